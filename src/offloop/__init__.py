@@ -1,0 +1,55 @@
+"""Take the work off the loop: every core for asyncio programs.
+
+Names are loaded on first use (PEP 562), so that a worker process, which imports
+`offloop.worker` and with it this file, does not drag in asyncio.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from offloop.decorator import Offloaded, configure, offload
+    from offloop.options import Recycle
+    from offloop.pool import Job, Pool, PoolStats
+    from offloop.worker import JobContext, current_job
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Job",
+    "JobContext",
+    "Offloaded",
+    "Pool",
+    "PoolStats",
+    "Recycle",
+    "configure",
+    "current_job",
+    "offload",
+]
+
+_HOMES = {
+    "Job": "offloop.pool",
+    "JobContext": "offloop.worker",
+    "Offloaded": "offloop.decorator",
+    "Pool": "offloop.pool",
+    "PoolStats": "offloop.pool",
+    "Recycle": "offloop.options",
+    "configure": "offloop.decorator",
+    "current_job": "offloop.worker",
+    "offload": "offloop.decorator",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'offloop' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

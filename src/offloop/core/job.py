@@ -1,0 +1,139 @@
+"""One job's life: its states, the table of allowed moves, and the record.
+
+           submitted
+               │
+               ▼   dispatch          result
+    ┌────── QUEUED ────────▶ SENT ─────────▶ DONE
+    │          ▲  ▲           │ │
+    │      due │  │ returned, │ │ error, worker lost,
+    │          │  └───────────┘ │ timeout, poison
+    │       DELAYED ◀───────────┤──────────▶ FAILED
+    │          │      retry     │
+    └──────────┴────────────────┴──────────▶ CANCELLED
+
+A pair that is not in `MOVES` is a bug, reported as `InternalError` with the story.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offloop.core.policies import RunTime
+
+
+class JobState(enum.Enum):
+    """Where a job stands; the last three are endings."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    SENT = "sent"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Ending(enum.Enum):
+    """Why a job ended: what the shell needs to build its result or its error."""
+
+    RESULT = "result"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    RUN_TIMEOUT = "run_timeout"
+    LOST = "lost"
+    POISON = "poison"
+    CANCELLED = "cancelled"
+
+
+MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.SENT, JobState.FAILED, JobState.CANCELLED}),
+    JobState.DELAYED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SENT: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.DELAYED,
+            JobState.DONE,
+            JobState.FAILED,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+class JobRecord:
+    """What the scheduler knows of one job, from submission to its only ending."""
+
+    __slots__ = (
+        "attempts",
+        "cost",
+        "deadline",
+        "handle",
+        "history",
+        "id",
+        "kills",
+        "on_cancel",
+        "payload",
+        "priority",
+        "retries",
+        "returned_at",
+        "run_time",
+        "run_timeout",
+        "sent_at",
+        "state",
+        "submitted_at",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        cost: RunTime,
+        payload: Any = None,
+        handle: Any = None,
+        *,
+        priority: int = 0,
+        deadline: float = inf,
+        run_timeout: float = inf,
+        retries: int = 0,
+        on_cancel: str = "stop",
+    ) -> None:
+        #: unique within the scheduler, grows with every submission
+        self.id = id
+        #: what is known of the function's run time; shared by all its jobs
+        self.cost = cost
+        #: encoded call, opaque here; belongs to the shell
+        self.payload = payload
+        #: what waits for the ending (a future), opaque here; belongs to the shell
+        self.handle = handle
+        #: higher runs first
+        self.priority = priority
+        #: absolute time by which the job must have ended; inf: never
+        self.deadline = deadline
+        #: seconds that one run may take, from its start in the worker; inf: any
+        self.run_timeout = run_timeout
+        #: further attempts that are left after a lost worker or a retryable error
+        self.retries = retries
+        #: "stop", "kill" or "finish": what a cancellation does to a running job
+        self.on_cancel = on_cancel
+        #: changes only along MOVES
+        self.state = JobState.QUEUED
+        #: number of the worker that has it; None unless SENT
+        self.worker: int | None = None
+        #: runs that began and count against `retries`
+        self.attempts = 0
+        #: workers that died while they ran it
+        self.kills = 0
+        self.submitted_at = 0.0
+        #: when it last left for a worker; 0.0 before
+        self.sent_at = 0.0
+        #: when its ending arrived; 0.0 before
+        self.returned_at = 0.0
+        #: seconds that its last run took in the worker
+        self.run_time = 0.0
+        #: moves out of the ordinary, for story(); None until there is one
+        self.history: list[tuple[float, str]] | None = None
