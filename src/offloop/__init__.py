@@ -8,10 +8,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from offloop.context import JobContext, current_job
     from offloop.decorator import Offloaded, configure, offload
     from offloop.options import Recycle
     from offloop.pool import Job, Pool, PoolStats
-    from offloop.worker import JobContext, current_job
 
 __version__ = "0.1.0"
 
@@ -29,13 +29,13 @@ __all__ = [
 
 _HOMES = {
     "Job": "offloop.pool",
-    "JobContext": "offloop.worker",
+    "JobContext": "offloop.context",
     "Offloaded": "offloop.decorator",
     "Pool": "offloop.pool",
     "PoolStats": "offloop.pool",
     "Recycle": "offloop.options",
     "configure": "offloop.decorator",
-    "current_job": "offloop.worker",
+    "current_job": "offloop.context",
     "offload": "offloop.decorator",
 }
 

@@ -1,7 +1,8 @@
-"""Everything that the scheduler may ask its shell to do.
+"""Everything that the scheduler and supervision may ask their shells to do.
 
-Slotted, not frozen: a frozen dataclass costs up to three times as much to make, and the
-scheduler makes two of these for each job. The shell carries them out in the given order.
+Slotted, not frozen: a frozen dataclass costs up to three times as much to make, and
+the scheduler makes two of these for each job. The shell carries them out in the given
+order.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offloop.core.job import Ending, JobRecord
+
+
+# The scheduler's: jobs, and workers as they run them
 
 
 @dataclass(slots=True)
@@ -65,3 +69,45 @@ class Settle:
 
 
 Command = SendJob | RecallJobs | InterruptJob | KillWorker | StopWorker | Settle
+
+
+# Supervision's: processes, whatever they do
+
+
+@dataclass(slots=True)
+class StartChild:
+    """Start a process for the slot; facts about it carry the number `child`."""
+
+    slot: int
+    child: int
+
+
+@dataclass(slots=True)
+class RetireChild:
+    """Let the process finish what it has, take nothing new, and then leave."""
+
+    child: int
+
+
+@dataclass(slots=True)
+class TerminateChild:
+    """Ask the process to leave now, whatever it does (SIGTERM)."""
+
+    child: int
+
+
+@dataclass(slots=True)
+class KillChild:
+    """End the process (SIGKILL); its death comes back as `child_exited`."""
+
+    child: int
+
+
+@dataclass(slots=True)
+class GiveUp:
+    """Fail whoever waits for the pool: its processes do not stay alive."""
+
+    reason: str
+
+
+SupervisionCommand = StartChild | RetireChild | TerminateChild | KillChild | GiveUp

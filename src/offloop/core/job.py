@@ -12,6 +12,8 @@
     └──────────┴────────────────┴──────────▶ CANCELLED
 
 A pair that is not in `MOVES` is a bug, reported as `InternalError` with the story.
+This module never decides which move to make, and never looks at a clock: that is the
+scheduler's.
 """
 
 from __future__ import annotations
@@ -20,12 +22,17 @@ import enum
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from offloop.errors import InternalError
+
 if TYPE_CHECKING:
     from offloop.core.policies import RunTime
 
 
 class JobState(enum.Enum):
     """Where a job stands; the last three are endings."""
+
+    # Enum hashes the member's name in Python, at every look into MOVES; identity does.
+    __hash__ = object.__hash__
 
     QUEUED = "queued"
     DELAYED = "delayed"
@@ -38,6 +45,8 @@ class JobState(enum.Enum):
 class Ending(enum.Enum):
     """Why a job ended: what the shell needs to build its result or its error."""
 
+    __hash__ = object.__hash__  # see JobState
+
     RESULT = "result"
     ERROR = "error"
     TIMEOUT = "timeout"
@@ -47,6 +56,7 @@ class Ending(enum.Enum):
     CANCELLED = "cancelled"
 
 
+#: which state may follow which; README.md prints the same table with the reasons
 MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.SENT, JobState.FAILED, JobState.CANCELLED}),
     JobState.DELAYED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
@@ -70,6 +80,7 @@ class JobRecord:
 
     __slots__ = (
         "attempts",
+        "charge",
         "cost",
         "deadline",
         "handle",
@@ -122,12 +133,15 @@ class JobRecord:
         self.on_cancel = on_cancel
         #: changes only along MOVES
         self.state = JobState.QUEUED
-        #: number of the worker that has it; None unless SENT
+        #: number of the worker that has it, or that it ended with; None while it waits
         self.worker: int | None = None
-        #: runs that began and count against `retries`
+        #: seconds by which it fills its worker's inbox; set when it is sent
+        self.charge = 0.0
+        #: runs that have begun, as far as their end was heard of
         self.attempts = 0
         #: workers that died while they ran it
         self.kills = 0
+        #: when it came to the scheduler; 0.0 before
         self.submitted_at = 0.0
         #: when it last left for a worker; 0.0 before
         self.sent_at = 0.0
@@ -137,3 +151,34 @@ class JobRecord:
         self.run_time = 0.0
         #: moves out of the ordinary, for story(); None until there is one
         self.history: list[tuple[float, str]] | None = None
+
+    def move(self, state: JobState) -> None:
+        """Change the state along `MOVES`; no other line of offloop sets it.
+
+        Raises:
+            InternalError: the table does not have this move.
+        """
+        if state not in MOVES[self.state]:
+            raise InternalError(
+                f"job {self.id} cannot go from {self.state.name} to {state.name}",
+                story=self.story(),
+            )
+        self.state = state
+
+    def note(self, now: float, text: str) -> None:
+        """Keep a line for `story`; for what does not happen to every job."""
+        if self.history is None:
+            self.history = []
+        self.history.append((now, text))
+
+    def story(self) -> str:
+        """Return in one line what is known of the job, its unusual moves last."""
+        place = "" if self.worker is None else f" (worker {self.worker})"
+        parts = [
+            f"job {self.id} is {self.state.name}{place}",
+            f"submitted at {self.submitted_at:.3f}",
+            f"last sent at {self.sent_at:.3f}",
+            f"attempts {self.attempts}, retries {self.retries}, kills {self.kills}",
+        ]
+        parts += [f"{when:.3f} {text}" for when, text in self.history or ()]
+        return "; ".join(parts)

@@ -1,0 +1,91 @@
+# Everything a contributor does, in one word each: see `make help`.
+#
+# All of it happens in .venv, which is made on first use with any Python >= 3.11 and
+# brought up to date when pyproject.toml has changed. PYTHON=python3.12 chooses the
+# interpreter, ARGS=... goes to the program behind the word: make test ARGS="-k codec".
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types docs-check coverage bench clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+help:  ## List these words
+	@sed -n 's/^\([a-z-]*\):.*## /    make \1 \t/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: .venv/.demo  ## Run the image server at http://127.0.0.1:8000
+	$(BIN)/offloop demo $(ARGS)
+
+test: .venv/.test  ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.lint  ## Check style, spelling and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell src tests examples docs *.md
+	$(BIN)/lint-imports --no-logo
+
+types: .venv/.lint  ## Check types, as mypy and as pyright see them
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs-check: .venv/.test  ## Run the code of the documentation and the examples
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py $(ARGS)
+
+# The parts that must not be wrong are held to every branch.
+coverage: .venv/.test  ## Run the tests and show which lines they missed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=100 \
+	    --include='src/offloop/core/*,src/offloop/wire/*,src/offloop/worker.py'
+
+bench: .venv/.test  ## Measure, and compare with others
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove what these words have made, .venv included
+	rm -rf .venv .coverage .coverage.* build dist .pytest_cache .mypy_cache \
+	    .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up: each stamp is newer than what it was made from ---------------------------
+
+# Released versions first: a pre-release may be the newest that is installed.
+CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+GOOD = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+VERSION = import platform; print(platform.python_version())
+
+ifdef PYTHON  # another one than last time: .venv is made anew
+ifneq ($(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null),$(shell cat .venv/.python 2>/dev/null))
+.PHONY: .venv/.python
+endif
+endif
+
+.venv/.python:
+	@for python in $(CANDIDATES); do \
+	    if $$python -c '$(GOOD)' 2>/dev/null; then \
+	        echo "making .venv with $$python"; \
+	        $$python -m venv --clear .venv || exit 1; \
+	        exec $(BIN)/python -c '$(VERSION)' >$@; \
+	    fi; \
+	done; \
+	echo "offloop needs Python 3.11 or newer with its venv module, and none of these is:" >&2; \
+	echo "    $(CANDIDATES)" >&2; \
+	echo "Install one (on Debian: python3 and python3-venv), or name it:" >&2; \
+	echo "    make PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1
+
+.venv/.demo: .venv/.python pyproject.toml
+	$(PIP) --upgrade 'pip>=25.1'  # older ones do not know --group
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.test: .venv/.demo
+	$(PIP) --group test
+	@touch $@
+
+.venv/.lint: .venv/.test
+	$(PIP) --group lint
+	@touch $@

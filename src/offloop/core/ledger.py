@@ -1,0 +1,166 @@
+"""Every job from its submission to its one ending, wherever it is in between.
+
+    add ──▶ queue ──(sent)──▶ ... ──▶ settle
+              ▲                │
+              ├─── requeue ◀───┤
+              └─── delays  ◀───┘ retry
+
+The ledger keeps the pending jobs, the queue of those that may be sent, the times of
+those that must wait or must end, and the counts. It does not know workers: a job that
+is SENT is here by number only. It decides nothing but whether a failed job may be tried
+again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from offloop.core.commands import Command, Settle
+from offloop.core.job import Ending, JobState
+from offloop.core.job_queue import JobQueue
+from offloop.core.policies import DrainRate, retry_delay, spread
+from offloop.core.timers import Timers
+
+if TYPE_CHECKING:
+    from offloop.core.job import JobRecord
+
+# Stories of this many jobs are kept after their ending, if there was something to tell.
+_STORIES = 256
+
+_RESULT = Ending.RESULT
+
+
+class Ledger:
+    """Holds the jobs that have not ended, and counts those that have."""
+
+    __slots__ = (
+        "deadlines",
+        "delays",
+        "drain",
+        "endings",
+        "jobs",
+        "queue",
+        "requeued",
+        "retried",
+        "stories",
+        "submitted",
+    )
+
+    def __init__(self) -> None:
+        #: every job that has not been settled, by number
+        self.jobs: dict[int, JobRecord] = {}
+        #: those of them that are QUEUED
+        self.queue = JobQueue()
+        #: deadline of each pending job that has one
+        self.deadlines = Timers()
+        #: when a DELAYED job may run again; exactly the DELAYED jobs
+        self.delays = Timers()
+        #: how fast jobs have been ending
+        self.drain = DrainRate()
+        #: jobs that were added; always those pending and those settled together
+        self.submitted = 0
+        #: runs that failed or were lost, and whose job was to be tried again
+        self.retried = 0
+        #: jobs that came back from a worker without having begun
+        self.requeued = 0
+        #: settled jobs by ending
+        self.endings = dict.fromkeys(Ending, 0)
+        #: stories of jobs that have ended in an unusual way, the latest ones
+        self.stories: deque[tuple[int, str]] = deque(maxlen=_STORIES)
+
+    def add(self, job: JobRecord, now: float) -> None:
+        """Note a new job; it is QUEUED, but whether it enters the queue is open."""
+        if not self.jobs:
+            self.drain.resumed(now)
+        self.jobs[job.id] = job
+        job.submitted_at = now
+        self.submitted += 1
+        if job.deadline != inf:
+            self.deadlines.set(job.id, job.deadline)
+
+    def settle(
+        self,
+        job: JobRecord,
+        state: JobState,
+        ending: Ending,
+        detail: Any,
+        now: float,
+        commands: list[Command],
+    ) -> None:
+        """Give the job its one ending. Whoever else holds it is told by the caller."""
+        job.move(state)
+        del self.jobs[job.id]
+        job.returned_at = now
+        if job.deadline != inf:
+            self.deadlines.drop(job.id)
+        self.endings[ending] += 1
+        self.drain.ended(now)
+        if ending is not _RESULT or job.history is not None:
+            self.stories.append((job.id, f"{job.story()}; ended by {ending.value}"))
+        commands.append(Settle(job, ending, detail))
+
+    def leave_wait(self, job: JobRecord, before: JobState) -> None:
+        """Take a job that was just settled out of where it waited in state `before`."""
+        if before is JobState.QUEUED:
+            self.queue.discard(job)
+        else:
+            self.delays.drop(job.id)
+
+    def requeue(self, job: JobRecord, now: float, why: str) -> None:
+        """Put a job that was SENT before those of its priority that never were."""
+        job.note(now, f"requeued: {why}")
+        job.move(JobState.QUEUED)
+        job.worker = None
+        self.queue.push_front(job)
+
+    def retry(self, job: JobRecord, now: float) -> bool:
+        """Let a job that failed try again, some time later.
+
+        Returns:
+            False if it has no retries left, or none that could begin before its
+            deadline: its own error then says more than that it ran out of time.
+        """
+        if job.retries <= 0:
+            return False
+        delay = retry_delay(job.attempts, spread(job.id, job.attempts))
+        if now + delay >= job.deadline:
+            return False
+        job.retries -= 1
+        self.retried += 1
+        job.note(now, f"failed, to be tried again in {delay:.3f} s")
+        job.move(JobState.DELAYED)
+        job.worker = None
+        self.delays.set(job.id, now + delay)
+        return True
+
+    def wake(self, now: float) -> None:
+        """Queue the jobs whose delay has ended."""
+        while (job_id := self.delays.pop_due(now)) is not None:
+            job = self.jobs[job_id]
+            job.move(JobState.QUEUED)
+            self.queue.push_front(job)
+
+    def story(self, job_id: int) -> str:
+        """Return what is known of a job, in one line; also of some that have ended."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            return job.story()
+        for ended, story in reversed(self.stories):
+            if ended == job_id:
+                return story
+        return f"job {job_id} is not pending: it has ended, or never was submitted"
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        self.queue.check()
+        self.deadlines.check()
+        self.delays.check()
+        jobs = self.jobs.values()
+        queued = {job.id for job in jobs if job.state is JobState.QUEUED}
+        delayed = {job.id for job in jobs if job.state is JobState.DELAYED}
+        assert {job.id for job in self.queue.jobs()} == queued
+        assert set(self.delays) == delayed
+        assert set(self.deadlines) == {job.id for job in jobs if job.deadline != inf}
+        assert self.submitted == len(jobs) + sum(self.endings.values())

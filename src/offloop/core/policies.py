@@ -1,0 +1,131 @@
+"""How long and how often: what the machines know of run times, delays and drain rates.
+
+Functions of counts and times, and two small averages. Random numbers come in as `u`,
+evenly spread in [0, 1): the machines make them with `spread` from numbers that they
+have anyway, so that the same facts always lead to the same commands.
+
+This module never decides about a job or a process.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+# A function is unknown, and never shares an inbox, until it has run this often.
+_KNOWN_AFTER = 8
+
+# The share by which a run below the estimate pulls it down. Slow on purpose: one run in
+# a hundred that is long must still be remembered when the next one comes.
+_DECAY = 1 / 64
+
+# Endings that are timed together: answers come in bursts, single gaps say nothing.
+_BURST = 32
+
+_RETRY_BASE = 0.1
+_RESTART_BASE = 0.1
+_MAX_DELAY = 30.0
+
+_MASK = (1 << 32) - 1
+
+
+class RunTime:
+    """A high quantile of one function's run times: it jumps up and sinks slowly."""
+
+    __slots__ = ("estimate", "peak", "samples")
+
+    def __init__(self) -> None:
+        #: seconds that nearly every run stays under; inf while too few have been seen
+        self.estimate = inf
+        #: the same without that caution
+        self.peak = 0.0
+        #: runs seen
+        self.samples = 0
+
+    def observe(self, run_time: float) -> None:
+        """Learn from a run that took `run_time` seconds."""
+        if run_time > self.peak:
+            self.peak = run_time
+        else:
+            self.peak -= (self.peak - run_time) * _DECAY
+        self.samples += 1
+        if self.samples >= _KNOWN_AFTER:
+            self.estimate = self.peak
+
+
+class DrainRate:
+    """How fast jobs have been ending lately, time without jobs left out."""
+
+    __slots__ = ("_count", "_last", "_pace", "_since")
+
+    def __init__(self) -> None:
+        #: seconds per ending; None until one burst was timed
+        self._pace: float | None = None
+        #: endings since `_since`, fewer than _BURST
+        self._count = 0
+        #: when the current burst began, moved on by the idle time within it
+        self._since = 0.0
+        #: the latest ending
+        self._last = 0.0
+
+    def resumed(self, now: float) -> None:
+        """Note that there is something to do again."""
+        self._since += now - self._last
+        self._last = now
+
+    def ended(self, now: float) -> None:
+        """Note that a job ended."""
+        self._last = now
+        self._count += 1
+        if self._count == _BURST:
+            pace = (now - self._since) / _BURST
+            self._pace = pace if self._pace is None else (3 * self._pace + pace) / 4
+            self._since = now
+            self._count = 0
+
+    def next_end(self, now: float) -> float | None:
+        """Return the seconds in which the next job is likely to end, None if unknown.
+
+        After a silence that is longer than usual, as long again.
+        """
+        pace = self._pace
+        if pace is None:
+            if not self._count:
+                return None
+            pace = (self._last - self._since) / self._count
+        return max(pace, now - self._last)
+
+
+def spread(first: int, second: int) -> float:
+    """Return a number in [0, 1) that looks random and is the same for the same pair."""
+    mixed = (first * 0x9E3779B1 + second * 0x85EBCA77 + 1) & _MASK
+    mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & _MASK
+    mixed = ((mixed ^ mixed >> 12) * 0x297A2D39) & _MASK
+    return (mixed ^ mixed >> 15) / (_MASK + 1)
+
+
+def retry_delay(attempt: int, u: float) -> float:
+    """Return the seconds to wait before a failed job runs again.
+
+    Exponential, with full jitter: jobs that failed together, because what they all need
+    was down, must not come back together.
+
+    Args:
+        attempt: runs that have failed so far, from 1.
+        u: random number in [0, 1).
+    """
+    return _backoff(_RETRY_BASE, attempt - 1, u)
+
+
+def restart_delay(failures: int, u: float) -> float:
+    """Return the seconds to wait before a process is started again.
+
+    Args:
+        failures: deaths in a row; the first is mended at once.
+        u: random number in [0, 1).
+    """
+    return 0.0 if failures <= 1 else _backoff(_RESTART_BASE, failures - 2, u)
+
+
+def _backoff(base: float, doublings: int, u: float) -> float:
+    # 2.0**1024 overflows; no base is so small that sixty doublings are not enough.
+    return min(_MAX_DELAY, base * 2.0 ** min(doublings, 60)) * u

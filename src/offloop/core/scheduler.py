@@ -1,0 +1,592 @@
+"""Which job goes to which worker, and what becomes of it: facts in, commands out.
+
+    job_submitted   job_cancelled                  SendJob   RecallJobs   InterruptJob
+    job_finished    job_failed       ┌─────────┐
+    job_interrupted jobs_returned  ─▶│Scheduler│─▶  Settle
+    worker_ready    worker_retiring  └─────────┘
+    worker_lost     time_passed                    StopWorker   KillWorker
+
+Each fact is a method in the past tense; it returns what must be done now, in this
+order. The shell that calls it owns sockets, clock, processes and futures: this module
+never touches any of them, and the same facts always lead to the same commands.
+
+Three promises carry the rest:
+- a job is settled exactly once, and whatever a worker says about it afterwards is
+  dropped;
+- a job that has not begun is never charged for a lost worker, and goes back to the
+  front;
+- a job whose wait is over (cancelled, timed out) is settled at once; making the worker
+  usable again is done behind its back.
+
+A worker runs its inbox in order, so the oldest job in it is the one that runs, as far
+as one can know: an answer may be on its way. `README.md` beside this file has the whole
+story.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from offloop.core.commands import Command, SendJob
+from offloop.core.credit import Roster, WorkerRecord, charge_of
+from offloop.core.job import Ending, JobState
+from offloop.core.ledger import Ledger
+from offloop.core.runs import Runs
+from offloop.errors import InternalError, PoolFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offloop.core.job import JobRecord
+
+_SENT = JobState.SENT
+_DONE = JobState.DONE
+_FAILED = JobState.FAILED
+_CANCELLED = JobState.CANCELLED
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """What the scheduler holds now, and what it has seen since it was made.
+
+    Attributes:
+        queued, delayed, sent: pending jobs that wait for a worker, wait for a retry, or
+        are
+            with a worker.
+        workers, idle_workers: known workers, and those that have no job and may get
+        one. submitted: jobs accepted. completed, failed, cancelled, timed_out, lost,
+        poisoned: jobs by their ending. retried: runs that failed or were lost and will
+        be tried again. requeued: jobs that came back from a worker without having
+        begun.
+    """
+
+    queued: int
+    delayed: int
+    sent: int
+    workers: int
+    idle_workers: int
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    timed_out: int
+    lost: int
+    poisoned: int
+    retried: int
+    requeued: int
+
+
+class Scheduler:
+    """Decides about jobs; forgets each one that has ended and been answered for.
+
+    Args:
+        max_pending: jobs that may wait or run at once; None for any number.
+        grace: seconds that an interrupted job has before its worker is killed.
+        max_kills: workers that a job may kill before it is called poison.
+        max_credit: jobs that one worker may hold.
+        window: seconds that the jobs of a shared inbox may take together.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_pending: int | None = None,
+        grace: float = 0.2,
+        max_kills: int = 3,
+        max_credit: int = 64,
+        window: float = 0.001,
+    ) -> None:
+        self._max_pending = max_pending
+        self._max_kills = max_kills
+        #: number that the last job got
+        self._last_id = 0
+        self._ledger = Ledger()
+        #: the ledger's pending jobs and queue, one look nearer
+        self._jobs = self._ledger.jobs
+        self._queue = self._ledger.queue
+        #: every worker between `worker_ready` and `worker_lost`
+        self._workers: dict[int, WorkerRecord] = {}
+        self._roster = Roster(max_credit, window)
+        self._runs = Runs(self._roster, grace)
+
+    # Questions
+
+    @property
+    def pending(self) -> int:
+        """Number of jobs that have not been settled."""
+        return len(self._jobs)
+
+    @property
+    def idle(self) -> bool:
+        """True while no job is pending."""
+        return not self._jobs
+
+    @property
+    def has_room(self) -> bool:
+        """True while one more job would be accepted."""
+        return self._max_pending is None or len(self._jobs) < self._max_pending
+
+    def knows(self, worker: int) -> bool:
+        """Tell whether a worker is between `worker_ready` and `worker_lost`."""
+        return worker in self._workers
+
+    def held(self, worker: int, job_id: int) -> JobRecord | None:
+        """Return the job if that worker has not answered for it yet, wanted or not."""
+        record = self._workers.get(worker)
+        return None if record is None else record.inbox.get(job_id)
+
+    def next_id(self) -> int:
+        """Return the number for a new job; each is larger than the one before."""
+        self._last_id += 1
+        return self._last_id
+
+    def check_room(self, now: float) -> None:
+        """Raise what `job_submitted` would raise if it came now.
+
+        Raises:
+            PoolFull: `max_pending` jobs are pending.
+        """
+        limit = self._max_pending
+        if limit is None or self.has_room:
+            return
+        wait = self.retry_after(now)
+        hint = "" if wait is None else f" in about {wait:.3g} s"
+        raise PoolFull(
+            f"{len(self._jobs)} jobs are pending and max_pending is {limit}; the job"
+            f" was not queued. Try again{hint}, when one has ended, or raise"
+            " max_pending.",
+            pending=len(self._jobs),
+            limit=limit,
+            retry_after=wait,
+        )
+
+    def retry_after(self, now: float) -> float | None:
+        """Return the seconds until a pending job is likely to end, None if unknown."""
+        return self._ledger.drain.next_end(now)
+
+    def next_due(self) -> float | None:
+        """Return when `time_passed` must be called next, None if it need not be."""
+        ledger = self._ledger
+        first = None
+        for timers in (ledger.deadlines, ledger.delays, self._runs.looks):
+            due = timers.next_due()
+            if due is not None and (first is None or due < first):
+                first = due
+        return first
+
+    def stats(self) -> SchedulerStats:
+        """Return a snapshot; it costs the same with any number of jobs and workers."""
+        ledger = self._ledger
+        endings = ledger.endings
+        queued, delayed = self._queue.waiting, len(ledger.delays)
+        return SchedulerStats(
+            queued=queued,
+            delayed=delayed,
+            sent=len(self._jobs) - queued - delayed,
+            workers=len(self._workers),
+            idle_workers=self._roster.idle,
+            submitted=ledger.submitted,
+            completed=endings[Ending.RESULT],
+            failed=endings[Ending.ERROR],
+            cancelled=endings[Ending.CANCELLED],
+            timed_out=endings[Ending.TIMEOUT] + endings[Ending.RUN_TIMEOUT],
+            lost=endings[Ending.LOST],
+            poisoned=endings[Ending.POISON],
+            retried=ledger.retried,
+            requeued=ledger.requeued,
+        )
+
+    def story(self, job_id: int) -> str:
+        """Return what is known of a job, in one line; also of some that have ended."""
+        return self._ledger.story(job_id)
+
+    # Facts about jobs
+
+    def job_submitted(self, job: JobRecord, now: float) -> list[Command]:
+        """Take a new job, and send it at once if a worker has room.
+
+        Raises:
+            PoolFull: `max_pending` jobs are pending; nothing has changed.
+        """
+        if self._max_pending is not None:
+            self.check_room(now)
+        if job.id in self._jobs:
+            raise self._bug(f"job {job.id} was submitted twice", job.id)
+        commands: list[Command] = []
+        queue = self._queue
+        self._ledger.add(job, now)
+        if job.deadline <= now:
+            self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
+        elif not queue.waiting:
+            if not self._place(job, now, commands):
+                queue.push(job)
+        else:
+            queue.push(job)
+            if queue.first() is job:  # else the one that waits for room still does
+                self._dispatch(now, commands)
+        return commands
+
+    def job_finished(
+        self, worker: int, job_id: int, result: Any, run_time: float, now: float
+    ) -> list[Command]:
+        """Settle a job with the result that its worker sent."""
+        record = self._worker(worker)
+        job = self._answered(record, job_id, run_time)
+        commands: list[Command] = []
+        if job.state is _SENT:
+            job.attempts += 1
+            self._ledger.settle(job, _DONE, Ending.RESULT, result, now, commands)
+        self._go_on(record, job_id, now, commands)
+        return commands
+
+    def job_failed(
+        self,
+        worker: int,
+        job_id: int,
+        error: Any,
+        run_time: float,
+        retryable: bool,
+        now: float,
+    ) -> list[Command]:
+        """Try a job again whose function raised, or settle it with the error.
+
+        Args:
+            worker: number of the worker that ran it.
+            job_id: number of the job.
+            error: what becomes the detail of `Settle`.
+            run_time: seconds that the run took.
+            retryable: the error is one after which the job may be tried again.
+            now: the time.
+        """
+        record = self._worker(worker)
+        job = self._answered(record, job_id, run_time)
+        commands: list[Command] = []
+        if job.state is _SENT:
+            job.attempts += 1
+            if not (retryable and self._ledger.retry(job, now)):
+                self._ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
+        self._go_on(record, job_id, now, commands)
+        return commands
+
+    def job_interrupted(self, worker: int, job_id: int, now: float) -> list[Command]:
+        """Let go of a worker that stopped a job as it was told to, and leaves now.
+
+        A job that raised JobInterrupted by itself ends as cancelled.
+        """
+        record = self._worker(worker)
+        job = self._take(record, job_id)
+        commands: list[Command] = []
+        if job.state is _SENT:
+            job.attempts += 1
+            self._ledger.settle(job, _CANCELLED, Ending.CANCELLED, None, now, commands)
+        for waiting in list(record.inbox):
+            self._take_back(record, waiting, now)
+        self._runs.leave(record, now)
+        self._dispatch(now, commands)
+        return commands
+
+    def job_cancelled(self, job_id: int, now: float) -> list[Command]:
+        """Settle a job that nobody waits for any more, and stop it if it runs.
+
+        A job that has ended is left alone: its result was faster.
+        """
+        job = self._jobs.get(job_id)
+        commands: list[Command] = []
+        if job is not None:
+            self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
+            self._dispatch(now, commands)
+        return commands
+
+    def jobs_returned(
+        self, worker: int, job_ids: Iterable[int], now: float
+    ) -> list[Command]:
+        """Queue jobs again that a worker gave back without having begun them."""
+        record = self._worker(worker)
+        head = record.head().id if record.inbox else None
+        commands: list[Command] = []
+        for job_id in job_ids:
+            # One that leaves gives back all it had, perhaps after its last word.
+            if job_id in record.inbox or not record.ending:
+                self._take_back(record, job_id, now)
+        if head is not None and head not in record.inbox:
+            self._runs.go_on(record, head, now, commands)
+        self._dispatch(now, commands)
+        return commands
+
+    def cancel_all(self, now: float) -> list[Command]:
+        """Cancel every pending job, as if `job_cancelled` came for all of them at once.
+
+        One by one, each cancellation would let the next job in the queue begin.
+        """
+        commands: list[Command] = []
+        for job in list(self._jobs.values()):
+            if job.state is not _SENT:
+                self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
+        for worker in self._workers.values():
+            self._cancel_inbox(worker, now, commands)
+        return commands
+
+    def abandon_all(self, detail: Any, now: float) -> list[Command]:
+        """Settle every job that no worker has, as lost: no worker can be had.
+
+        Those that are with a worker may still end well, and are left alone.
+        """
+        commands: list[Command] = []
+        for job in list(self._jobs.values()):
+            before = job.state
+            if before is not _SENT:
+                self._ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
+                self._ledger.leave_wait(job, before)
+        return commands
+
+    # Facts about workers, and time
+
+    def worker_ready(self, worker: int, now: float) -> list[Command]:
+        """Take a new worker; it may get jobs from now on."""
+        if worker in self._workers:
+            raise self._bug(f"worker {worker} got ready twice")
+        record = self._workers[worker] = WorkerRecord(worker)
+        self._roster.open(record)
+        commands: list[Command] = []
+        self._dispatch(now, commands)
+        return commands
+
+    def worker_retiring(self, worker: int, now: float) -> list[Command]:
+        """Give a worker no more jobs, and stop it when it has answered for its last."""
+        record = self._worker(worker)
+        commands: list[Command] = []
+        if record.retiring or record.ending:
+            return commands
+        record.retiring = True
+        self._roster.close(record)
+        if record.inbox:
+            self._runs.recall_rest(record, commands)
+        else:
+            self._runs.stop(record, commands)
+        return commands
+
+    def worker_lost(
+        self, worker: int, running: int | None, detail: Any, now: float
+    ) -> list[Command]:
+        """Blame the job that a dead worker was running, and queue its others again.
+
+        All answers that it gave must have been told before.
+
+        Args:
+            worker: number of the worker.
+            running: number of the job that it was running when it died, if any.
+            detail: of `Settle`, should the job end by this.
+            now: the time.
+        """
+        record = self._worker(worker)
+        del self._workers[worker]
+        self._roster.close(record)
+        self._runs.looks.drop(worker)
+        commands: list[Command] = []
+        for job_id in list(record.inbox):
+            job = record.inbox[job_id]
+            if job_id == running and job.state is _SENT:
+                self._blame(job, record, detail, now, commands)
+            else:
+                self._take_back(record, job_id, now)
+        self._dispatch(now, commands)
+        return commands
+
+    def time_passed(self, now: float) -> list[Command]:
+        """Do what has fallen due: deadlines, retries, limits of runs, ends of grace."""
+        commands: list[Command] = []
+        while (job_id := self._ledger.deadlines.pop_due(now)) is not None:
+            job = self._jobs[job_id]
+            self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
+        self._ledger.wake(now)
+        while (number := self._runs.looks.pop_due(now)) is not None:
+            self._look_at(self._workers[number], now, commands)
+        self._dispatch(now, commands)
+        return commands
+
+    # Sending
+
+    def _dispatch(self, now: float, commands: list[Command]) -> None:
+        """Send queued jobs while there is room for the one whose turn it is.
+
+        It is never passed over: a short job from behind it would take the place that it
+        waits for, again and again.
+        """
+        queue, roster = self._queue, self._roster
+        while queue.waiting and roster.room:
+            job = queue.first()
+            if job.deadline <= now:
+                self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
+            elif self._place(job, now, commands):
+                queue.pop_first()
+            else:
+                break
+
+    def _place(self, job: JobRecord, now: float, commands: list[Command]) -> bool:
+        """Send the job if a worker has room for it."""
+        charge = charge_of(job)
+        worker = self._roster.choose(charge, now)
+        if worker is None:
+            return False
+        job.move(_SENT)
+        job.worker = worker.number
+        job.sent_at = now
+        held = len(worker.inbox)
+        self._roster.give(worker, job, charge)
+        if not held:
+            worker.head_since = now
+            if job.run_timeout != inf:
+                self._runs.watch(worker)
+        elif held == 1:
+            self._runs.watch(worker)
+        commands.append(SendJob(worker.number, job))
+        return True
+
+    # Answers
+
+    def _worker(self, number: int) -> WorkerRecord:
+        record = self._workers.get(number)
+        if record is None:
+            raise self._bug(f"worker {number} is not known")
+        return record
+
+    def _take(self, worker: WorkerRecord, job_id: int) -> JobRecord:
+        """Take a job out of the inbox that its worker has answered for."""
+        job = self._roster.take(worker, job_id)
+        if job is None:
+            text = (
+                f"worker {worker.number} spoke of job {job_id}, which it does not have"
+            )
+            raise self._bug(text, job_id)
+        return job
+
+    def _take_back(self, worker: WorkerRecord, job_id: int, now: float) -> None:
+        """Queue a job again that has not begun, if it is still wanted."""
+        job = self._take(worker, job_id)
+        if job.state is _SENT:
+            self._ledger.requeued += 1
+            self._ledger.requeue(job, now, f"not begun by worker {worker.number}")
+
+    def _answered(
+        self, worker: WorkerRecord, job_id: int, run_time: float
+    ) -> JobRecord:
+        """Take a job that has run out of the inbox, and learn how long it took."""
+        job = self._take(worker, job_id)
+        job.run_time = run_time
+        job.cost.observe(run_time)
+        return job
+
+    def _go_on(
+        self, worker: WorkerRecord, job_id: int, now: float, commands: list[Command]
+    ) -> None:
+        """See to what comes after an answer: the worker's next job, and a new one."""
+        if worker.closed or worker.inbox:
+            self._runs.go_on(worker, job_id, now, commands)
+        if self._queue.waiting:
+            self._dispatch(now, commands)
+
+    # Early ends
+
+    def _end_early(
+        self,
+        job: JobRecord,
+        state: JobState,
+        ending: Ending,
+        now: float,
+        commands: list[Command],
+    ) -> None:
+        """Settle a job that is still waiting or running, and see to it that it ends."""
+        before = job.state
+        if before is not _SENT:
+            self._ledger.settle(job, state, ending, None, now, commands)
+            self._ledger.leave_wait(job, before)
+            return
+        assert job.worker is not None  # as for every job that is SENT
+        worker = self._workers[job.worker]
+        runs = worker.head() is job
+        job.attempts += runs
+        self._ledger.settle(job, state, ending, None, now, commands)
+        if runs:
+            self._runs.stop_run(worker, job, now, commands)
+        else:
+            self._runs.recall(worker, [job.id], commands)
+
+    def _cancel_inbox(
+        self, worker: WorkerRecord, now: float, commands: list[Command]
+    ) -> None:
+        """Cancel all jobs of one worker with one recall."""
+        if not worker.inbox:
+            return
+        rest = worker.rest()
+        for job_id in rest:
+            job = worker.inbox[job_id]
+            self._ledger.settle(job, _CANCELLED, Ending.CANCELLED, None, now, commands)
+        self._runs.recall(worker, rest, commands)
+        if worker.head().state is _SENT:
+            head = worker.head()
+            self._end_early(head, _CANCELLED, Ending.CANCELLED, now, commands)
+
+    def _blame(
+        self,
+        job: JobRecord,
+        worker: WorkerRecord,
+        detail: Any,
+        now: float,
+        commands: list[Command],
+    ) -> None:
+        """Charge the job that was running when its worker was lost."""
+        ledger = self._ledger
+        job.attempts += 1
+        if not worker.ending:  # else it was killed by us, for the job before this one
+            job.kills += 1
+        if job.kills >= self._max_kills:
+            ledger.settle(job, _FAILED, Ending.POISON, detail, now, commands)
+        elif job.retries > 0:
+            job.retries -= 1
+            ledger.retried += 1
+            ledger.requeue(job, now, f"worker {worker.number} was lost while it ran")
+        else:
+            ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
+
+    def _look_at(
+        self, worker: WorkerRecord, now: float, commands: list[Command]
+    ) -> None:
+        """Do what is due with a worker: kill it, stop its run, or relieve it."""
+        runs = self._runs
+        worker.look_at = inf
+        if worker.kill_at <= now:
+            runs.kill_overdue(worker, commands)
+        elif runs.look_due(worker) <= now:
+            head = worker.head()
+            if head.state is _SENT and worker.head_since + head.run_timeout <= now:
+                self._end_early(head, _FAILED, Ending.RUN_TIMEOUT, now, commands)
+            else:
+                runs.relieve(worker, now, commands)
+        runs.watch(worker)
+
+    # Self-check
+
+    def check(self) -> None:
+        """Assert every invariant; for tests, as it looks at every job.
+
+        Raises:
+            AssertionError: one does not hold, which is a bug of this package.
+        """
+        self._ledger.check()
+        self._roster.check(self._workers)
+        self._runs.check(self._workers)
+        assert not (self._queue.waiting and self._roster.idle), "work and idle hands"
+        held = [job for one in self._workers.values() for job in one.inbox.values()]
+        assert len({job.id for job in held}) == len(held), "a job is in two inboxes"
+        sent = {job.id for job in held if job.state is _SENT}
+        assert sent == {job.id for job in self._jobs.values() if job.state is _SENT}
+        for number, worker in self._workers.items():
+            for job_id, job in worker.inbox.items():
+                assert job.worker == number, self.story(job_id)
+                assert (job_id in self._jobs) == (job.state is _SENT), job.story()
+
+    def _bug(self, text: str, job_id: int | None = None) -> InternalError:
+        story = "" if job_id is None else self.story(job_id)
+        return InternalError(f"{text}; please report this", story=story)

@@ -1,0 +1,280 @@
+"""`@offload`: a function that runs in a worker wherever it is awaited.
+
+The decorated function is a real coroutine function to everybody who asks, so it works as an
+endpoint, in `TaskGroup.create_task` and in `gather`. It finds the default pool of the
+running loop at the call and does nothing else.
+
+Inside a job it calls the function itself: a pool in every worker would be N times M
+processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import weakref
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
+
+from offloop import context
+from offloop.errors import NotOffloadable
+from offloop.options import JobOptions
+from offloop.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+
+    from offloop.engines.base import Job
+    from offloop.options import OnCancel, OnFull, Seconds
+    from offloop.pool import PoolView
+
+__all__ = ["Offloaded", "configure", "offload"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+S = TypeVar("S")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Offloaded(Protocol[P, T_co]):
+    """A function whose calls are jobs: what `offload` makes.
+
+    It is a plain coroutine function with these attributes; as a method it is bound to its
+    object like any other.
+    """
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+        """Wait for room in the default pool, run there, and return the result."""
+
+    @overload
+    def __get__(self, instance: None, owner: Any = ...) -> Offloaded[P, T_co]: ...
+    @overload
+    def __get__(
+        self: Offloaded[Concatenate[S, Q], T], instance: S, owner: Any = ...
+    ) -> Callable[Q, Coroutine[Any, Any, T]]: ...
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[T_co]:
+        """Queue a call at once; raises `PoolFull` where a call would wait."""
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function itself, here and now."""
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = ...,
+        buffersize: int | None = ...,
+        ordered: bool = ...,
+    ) -> AsyncGenerator[T_co]:
+        """Call it with each item and yield the results; see `Pool.map`."""
+
+    def options(
+        self,
+        *,
+        timeout: Seconds | None = ...,
+        run_timeout: Seconds | None = ...,
+        priority: int = ...,
+        retries: int = ...,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
+        on_full: OnFull = ...,
+        on_cancel: OnCancel = ...,
+    ) -> Offloaded[P, T_co]:
+        """Return the same function with other job options; see `PoolView.options`."""
+
+
+@overload
+def offload(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Offloaded[P, T]: ...
+@overload
+def offload(fn: Callable[P, T], /) -> Offloaded[P, T]: ...
+@overload
+def offload(
+    *,
+    timeout: Seconds | None = ...,
+    run_timeout: Seconds | None = ...,
+    priority: int = ...,
+    retries: int = ...,
+    retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
+    on_full: OnFull = ...,
+    on_cancel: OnCancel = ...,
+) -> _Offload: ...
+def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function run in a worker process wherever it is awaited.
+
+    Args:
+        fn: the function; `async def` functions are run in the worker by `asyncio.run`.
+        **options: job options, as for `Pool.options`.
+
+    Returns:
+        The function as a coroutine function (see `Offloaded`); with options only, a
+        decorator that makes it.
+
+    Raises:
+        NotOffloadable: for what is not callable.
+        TypeError, ValueError: for a wrong option.
+
+    Example:
+        @offload(timeout=5)
+        def thumbnail(data: bytes, width: int) -> bytes: ...
+
+        webp = await thumbnail(data, 400)
+    """
+    JobOptions().changed(options)  # a mistake is an error at the decorator's line
+    if fn is None:
+        return functools.partial(_offloaded, options=options)
+    return _offloaded(fn, options)
+
+
+class _Offload(Protocol):
+    """The decorator that `offload` with options makes."""
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Offloaded[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> Offloaded[P, T]: ...
+
+
+def configure(**pool_options: Any) -> None:
+    """Set the options of the default pool that `@offload` uses.
+
+    Call it before the first offloaded call of the program; a pool that runs already keeps
+    its options.
+
+    Args:
+        **pool_options: as for `Pool`.
+
+    Raises:
+        TypeError, ValueError: for a wrong option.
+    """
+    Pool(**pool_options)  # inert: it only checks them
+    _pool_options.clear()
+    _pool_options.update(pool_options)
+
+
+def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    if isinstance(fn, staticmethod | classmethod) or not callable(fn):
+        raise NotOffloadable(
+            f"@offload takes a function, not {fn!r}; below @staticmethod or @classmethod "
+            "is its place"
+        )
+
+    @functools.wraps(fn)
+    async def offloaded(*args: Any, **kwargs: Any) -> Any:
+        return await _run(fn, options, args, kwargs)
+
+    face = cast("Any", offloaded)
+    face.__offloop__ = True  # tells a worker to take the function behind it
+    face.local = fn
+    face.submit = functools.partial(_submit, fn, options)
+    face.map = functools.partial(_map, fn, options)
+    face.options = functools.partial(_with_options, fn, options)
+    return face
+
+
+async def _run(
+    fn: Callable[..., Any],
+    options: Mapping[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if context.in_job():
+        value = fn(*args, **kwargs)
+        return await value if asyncio.iscoroutine(value) else value
+    return await _default_view(options).run(fn, *args, **kwargs)
+
+
+def _submit(
+    fn: Callable[..., Any], options: Mapping[str, Any], /, *args: Any, **kwargs: Any
+) -> Job[Any]:
+    return _default_view(options).submit(fn, *args, **kwargs)
+
+
+def _map(
+    fn: Callable[..., Any],
+    options: Mapping[str, Any],
+    /,
+    *iterables: Iterable[Any],
+    **how: Any,
+) -> AsyncGenerator[Any]:
+    return _default_view(options).map(fn, *iterables, **how)
+
+
+def _with_options(
+    fn: Callable[..., Any], options: Mapping[str, Any], /, **changes: Any
+) -> Any:
+    changed = {**options, **changes}
+    JobOptions().changed(changed)
+    return _offloaded(fn, changed)
+
+
+# Default pools: one for each event loop, begun by the first call.
+
+#: `Pool` arguments for default pools to come
+_pool_options: dict[str, Any] = {}
+
+#: the pool of each loop, and the generator by which the loop closes it
+_default_pools: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]
+] = weakref.WeakKeyDictionary()
+
+
+def _default_view(options: Mapping[str, Any]) -> PoolView:
+    pool = _default_pool()
+    return pool._with(options) if options else pool
+
+
+def _default_pool() -> Pool:
+    loop = asyncio.get_running_loop()
+    found = _default_pools.get(loop)
+    if found is not None and found[0].is_open:
+        return found[0]
+    pool = Pool(**{"name": "default", **_pool_options})
+    pool._begin()
+    _default_pools[loop] = pool, _close_with_loop(pool)
+    return pool
+
+
+def _close_with_loop(pool: Pool) -> AsyncGenerator[None]:
+    """Have the pool closed when the loop ends.
+
+    `asyncio.run`, `asyncio.Runner`, uvicorn and others end by `loop.shutdown_asyncgens`,
+    which closes all asynchronous generators that were begun and awaits their `finally`:
+    the only hook that a loop offers for that moment.
+    """
+
+    async def keeper() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await pool.close()
+
+    generator = keeper()
+    try:
+        generator.asend(None).send(None)
+    except StopIteration:  # it has reached its yield
+        return generator
+    raise AssertionError("unreachable: a generator yields or returns")

@@ -1,0 +1,102 @@
+"""What can be wrong with a request, as RFC 9457 "problem details".
+
+A `Problem` is raised where the mistake is found, in the server or in a worker, and is
+answered by the app. This module imports neither the web nor the image library, because
+both sides need it. It also says which problem each error of the pool is.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from offloop import errors
+
+__all__ = ["Problem", "from_pool"]
+
+# What HTTP calls each status; the longer names of the standard library are for people
+# who know HTTP.
+_TITLES = {
+    400: "Bad request",
+    404: "Not found",
+    405: "Method not allowed",
+    413: "The upload is too large",
+    415: "Not an image that is accepted here",
+    422: "The image cannot be processed",
+    429: "Too busy",
+    500: "Internal error",
+    502: "The worker was lost",
+    503: "Not available",
+    504: "Out of time",
+}
+
+
+class Problem(Exception):
+    """A request that cannot be answered as asked.
+
+    Attributes:
+        status: the HTTP status.
+        detail: one sentence for the person who reads it.
+        param: name of the parameter at fault, or None.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, param, headers)  # what pickle rebuilds it from
+        self.status = status
+        self.detail = detail
+        self.param = param
+        self.headers = headers or {}
+
+    @property
+    def title(self) -> str:
+        """The kind of problem, equal for all problems of a status."""
+        return _TITLES.get(self.status, "Error")
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the members of the JSON document."""
+        members: dict[str, str | int] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.param is not None:
+            members["param"] = self.param
+        return members
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.title}: {self.detail}"
+
+
+# The first line that fits counts. Texts are for the client: a path or a process number
+# of the server is none of its business.
+_POOL_PROBLEMS: tuple[tuple[type[errors.OffloopError], int, str], ...] = (
+    (errors.PoolClosed, 503, "The server is shutting down."),
+    (errors.PoolLost, 503, "The workers are gone."),
+    (errors.StartError, 503, "The workers cannot start."),
+    (errors.JobTimeout, 504, "The image took too long; its worker was stopped."),
+    (errors.WorkerLost, 502, "The process that worked on this image died."),
+    (errors.PoisonJob, 502, "This image kills every process that works on it."),
+)
+
+
+def from_pool(error: errors.OffloopError) -> Problem:
+    """Return the problem that an error of the pool means to the client."""
+    if isinstance(error, errors.PoolFull):
+        wait = str(max(1, ceil(error.retry_after or 0)))
+        return Problem(
+            429,
+            "All workers are busy and the queue is full; try again later.",
+            headers={"Retry-After": wait},
+        )
+    for kind, status, detail in _POOL_PROBLEMS:
+        if isinstance(error, kind):
+            headers = {"Retry-After": "1"} if status == 503 else {}
+            return Problem(status, detail, headers=headers)
+    return Problem(500, "The server made a mistake.")

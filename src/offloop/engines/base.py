@@ -1,0 +1,224 @@
+"""What every engine must do, and the job and figures that it hands out."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offloop.core.job import JobRecord
+    from offloop.options import JobOptions
+
+T = TypeVar("T")
+
+
+class Timings(NamedTuple):
+    """How long each stage of a job took, in seconds; 0.0 for a stage not reached.
+
+    Attributes:
+        queued: from submission until it left for a worker.
+        sent: from then until its function was called.
+        run: in the function, decoding and encoding included.
+        returned: from then until its result was back.
+    """
+
+    queued: float
+    sent: float
+    run: float
+    returned: float
+
+
+class Job(asyncio.Future[T], Generic[T]):
+    """A call on its way to a worker and back: an `asyncio.Future` of its result.
+
+    Await it any number of times; cancel it, or cancel what awaits it, and the work is
+    stopped. Jobs are made by `Pool.submit` and by an offloaded function's ``submit``.
+
+    Attributes:
+        id: its number in the pool, from 1.
+        function: name of the function, for messages.
+    """
+
+    __slots__ = ("_engine", "_record", "_worker", "function", "id", "started_at")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, engine: Engine, id: int, function: str
+    ) -> None:
+        super().__init__(loop=loop)
+        self.id = id
+        self.function = function
+        #: when its function was called last, in monotonic seconds; 0.0: not yet
+        self.started_at = 0.0
+        self._engine = engine
+        #: what the engine's scheduler knows of it; set before the job is handed out
+        self._record: JobRecord
+        self._worker: int | None = None
+
+    @property
+    def state(self) -> str:
+        """One of "queued", "delayed", "sent", "done", "failed" and "cancelled"."""
+        return self._record.state.value
+
+    @property
+    def worker(self) -> int | None:
+        """Number of the worker that has the job, or had it last; None before."""
+        return self._worker
+
+    @property
+    def attempts(self) -> int:
+        """How many times the job was given to a worker to run."""
+        return self._record.attempts
+
+    @property
+    def timings(self) -> Timings:
+        """How long each stage took so far."""
+        record, started = self._record, self.started_at
+        queued = sent = returned = 0.0
+        if record.sent_at:
+            queued = record.sent_at - record.submitted_at
+        if started:
+            sent = max(started - record.sent_at, 0.0)
+        if record.returned_at and started:
+            returned = max(record.returned_at - started - record.run_time, 0.0)
+        return Timings(queued, sent, record.run_time, returned)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the job: queued, it never runs; running, it is stopped.
+
+        Returns:
+            False when it had ended already.
+        """
+        if not super().cancel(msg):
+            return False
+        self._engine.cancel(self)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.function} {self.state}>"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """What a pool is doing and has done, at one moment.
+
+    Attributes:
+        workers: processes that are ready for jobs.
+        busy: workers that have at least one job.
+        idle: workers that have none.
+        queued: jobs that wait for a worker.
+        in_flight: jobs that a worker has, running or in its inbox.
+        pending: jobs that have not ended.
+        submitted: jobs accepted since the start.
+        completed: jobs that ended with a result.
+        failed: jobs that ended with an error of the function or of its result.
+        cancelled: jobs that were cancelled.
+        timed_out: jobs that ended by timeout or run_timeout.
+        lost: jobs that ended because their worker did.
+        retried: further attempts begun.
+        workers_lost: workers that ended unasked.
+        workers_started: workers started since the start of the pool.
+    """
+
+    workers: int = 0
+    busy: int = 0
+    idle: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    pending: int = 0
+    submitted: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    timed_out: int = 0
+    lost: int = 0
+    retried: int = 0
+    workers_lost: int = 0
+    workers_started: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return all figures by name, for JSON."""
+        return asdict(self)
+
+
+class Engine(abc.ABC):
+    """One place where jobs run. Belongs to one event loop."""
+
+    @abc.abstractmethod
+    def begin(self) -> None:
+        """Begin to start, without waiting; jobs may be submitted at once."""
+
+    @abc.abstractmethod
+    async def started(self) -> None:
+        """Wait until jobs can run.
+
+        Raises:
+            StartError: when they cannot.
+        """
+
+    @abc.abstractmethod
+    async def ready(self) -> None:
+        """Wait until every worker is ready.
+
+        Raises:
+            StartError: when workers cannot start.
+        """
+
+    @abc.abstractmethod
+    def submit(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        *,
+        many: bool = False,
+    ) -> Job[Any]:
+        """Queue a call.
+
+        Args:
+            function: what to call.
+            args: its positional arguments; if `many`, one list of argument tuples.
+            kwargs: its keyword arguments.
+            options: of the job.
+            many: call the function with each tuple; the result is a list.
+
+        Raises:
+            NotOffloadable: the function or an argument cannot travel.
+            PoolFull: there is no room.
+        """
+
+    @abc.abstractmethod
+    async def wait_room(self) -> None:
+        """Wait, in order of arrival, until one more job has room."""
+
+    @abc.abstractmethod
+    def cancel(self, job: Job[Any]) -> None:
+        """See to it that a job whose future was cancelled does not go on."""
+
+    @abc.abstractmethod
+    async def drain(self) -> None:
+        """Wait until no job is pending."""
+
+    @abc.abstractmethod
+    def cancel_all(self) -> None:
+        """Cancel every pending job."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """End everything that was started; pending jobs are cancelled first."""
+
+    @abc.abstractmethod
+    async def resize(self, max_workers: int) -> None:
+        """Change the number of workers; running jobs are not disturbed."""
+
+    @abc.abstractmethod
+    def stats(self) -> PoolStats:
+        """Return the figures of this moment."""
+
+    @abc.abstractmethod
+    def story(self, job: Job[Any]) -> str:
+        """Return what happened to a job so far, for people."""

@@ -1,0 +1,149 @@
+"""The error that a job's ending becomes: what happened, to whom, why, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from offloop.core.job import Ending
+from offloop.errors import (
+    InternalError,
+    JobTimeout,
+    PoisonJob,
+    RemoteError,
+    WorkerLost,
+)
+
+if TYPE_CHECKING:
+    from offloop.core.job import JobRecord
+    from offloop.handles import WorkerExit
+
+_CAUSES = {
+    "SIGKILL": (
+        "somebody, or the kernel for lack of memory, killed the process; look for "
+        "'Out of memory' in the kernel's log, and give each worker less to hold"
+    ),
+    "SIGSEGV": (
+        "a C extension used by the function crashed; the traceback below, if any, shows "
+        "where it was"
+    ),
+    "SIGABRT": "a C library gave up (abort), often after printing why to stderr",
+    "SIGBUS": "a memory-mapped file was cut short, or the disk or /dev/shm is full",
+    "SIGTERM": "somebody asked the process to end",
+    "SIGILL": "a C extension was built for another processor",
+}
+
+
+class Loss(NamedTuple):
+    """How a worker was lost, as the scheduler hands it on.
+
+    Attributes:
+        worker: its number.
+        exit: how its process ended.
+        ending: why the pool itself ended it; "" when it did not.
+    """
+
+    worker: int
+    exit: WorkerExit
+    ending: str
+
+
+def error_of(record: JobRecord, ending: Ending, detail: Any) -> BaseException:
+    """Return the error for a job that ended by `ending`, which is not RESULT."""
+    if isinstance(detail, BaseException):
+        return detail
+    if ending is Ending.LOST:
+        return _worker_lost(record, detail)
+    if ending is Ending.POISON:
+        return _poison(record, detail)
+    if ending in (Ending.TIMEOUT, Ending.RUN_TIMEOUT):
+        return _timeout(record, ending)
+    return InternalError(f"{_name(record)} ended by {ending} without an error")
+
+
+def undecodable(record: JobRecord, error: Exception) -> RemoteError:
+    """Return the error for a result that arrived and cannot be rebuilt here."""
+    failure = RemoteError(
+        f"the result of {_name(record)} arrived but cannot be rebuilt in this process: "
+        f"{type(error).__name__}: {error}; return plain data, or a class that this "
+        "process can import",
+        type_name=type(error).__qualname__,
+        job_id=record.id,
+        function=record.handle.function,
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _worker_lost(record: JobRecord, loss: Loss) -> WorkerLost:
+    exit = loss.exit
+    pid = f" (pid {exit.pid})" if exit.pid else ""
+    what = f"worker {loss.worker}{pid} {exit} while it ran {_name(record)}"
+    if loss.ending:
+        what += f" ({loss.ending})"
+    parts = [what, f"likely cause: {_cause(exit)}"]
+    if exit.peak_rss:
+        parts.append(f"the process held {exit.peak_rss / 2**20:,.0f} MiB at most")
+    parts.append(
+        "the other jobs go on and the worker is replaced; give retries=... if the "
+        "function may be run again"
+    )
+    message = "; ".join(parts) + "."
+    if exit.output:
+        message += f"\n{exit.output.rstrip()}"
+    return WorkerLost(
+        message,
+        job_id=record.id,
+        function=record.handle.function,
+        worker=loss.worker,
+        pid=exit.pid,
+        exitcode=exit.code if exit.code is None or exit.code >= 0 else None,
+        signal=exit.signal,
+        peak_rss=exit.peak_rss or None,
+        output=exit.output,
+    )
+
+
+def _cause(exit: WorkerExit) -> str:
+    if exit.signal is not None:
+        return _CAUSES.get(exit.signal, "a signal that nothing handled")
+    if exit.code is not None:
+        return f"the function, or a library that it uses, called os._exit({exit.code})"
+    return "its forkserver was killed, and all workers with it"
+
+
+def _poison(record: JobRecord, loss: Loss) -> PoisonJob:
+    error = PoisonJob(
+        f"{_name(record)} killed {record.kills} workers, one after the other, and is not "
+        f"tried again; the last one, worker {loss.worker}, {loss.exit}; run it alone with "
+        'engine="inline" to see why',
+        job_id=record.id,
+        function=record.handle.function,
+    )
+    error.__cause__ = _worker_lost(record, loss)
+    return error
+
+
+def _timeout(record: JobRecord, ending: Ending) -> JobTimeout:
+    options = record.payload.options
+    kind = "timeout" if ending is Ending.TIMEOUT else "run_timeout"
+    limit = getattr(options, kind)
+    if ending is Ending.RUN_TIMEOUT:
+        what = f"it ran for more than run_timeout={limit:g} s and was stopped"
+    elif record.sent_at:
+        what = f"it was sent to a worker, and stopped after timeout={limit:g} s"
+    else:
+        what = (
+            f"it still waited for a worker after timeout={limit:g} s and was not run; "
+            "the pool has more work than it can do in that time"
+        )
+    return JobTimeout(
+        f"{_name(record)} took too long: {what}",
+        job_id=record.id,
+        function=record.handle.function,
+        limit=limit,
+        kind=kind,
+    )
+
+
+def _name(record: JobRecord) -> str:
+    return f"job {record.id} ({record.handle.function})"

@@ -1,0 +1,148 @@
+"""In this process, on the loop's own thread: for debugging and tests.
+
+The same scheduler, options and errors as the local engine, and the same encoding and
+decoding of arguments, results and exceptions, so what cannot travel fails here too. Only
+the process border is missing: `breakpoint()` works, and the loop stands still while a job
+runs. A plain function can therefore not be interrupted: its `run_timeout` and `timeout`
+are noticed when it returns. `async def` functions run as tasks of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from math import inf
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from offloop import context
+from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
+from offloop.engines.scheduled import ScheduledEngine
+from offloop.errors import JobInterrupted
+from offloop.wire import codec, failures
+from offloop.wire.functions import FunctionCache
+
+if TYPE_CHECKING:
+    from offloop.core.commands import Command
+    from offloop.core.job import JobRecord
+    from offloop.engines.scheduled import Call
+    from offloop.options import PoolOptions
+
+# The scheduler's only worker: this process.
+_HERE = 0
+
+
+class InlineEngine(ScheduledEngine):
+    """Runs jobs here, one after the other.
+
+    Args:
+        options: of the pool; those about processes have no effect.
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        super().__init__(options, max_credit=1)
+        self._cache = FunctionCache()
+        self._known: set[int] = set()
+        #: the `async def` job that runs now
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        if self._options.initializer is not None:
+            self._options.initializer(*self._options.initargs)
+        self._perform(self._scheduler.worker_ready(_HERE, time.monotonic()))
+
+    async def started(self) -> None:
+        """Return at once: this process is there."""
+
+    async def ready(self) -> None:
+        """Return at once: this process is there."""
+
+    async def close(self) -> None:
+        self.cancel_all()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._disarm()
+
+    async def resize(self, max_workers: int) -> None:
+        """Change nothing: there is one process, this one."""
+
+    def _send(self, number: int, record: JobRecord) -> None:
+        record.handle._worker = number
+        self._loop.call_soon(self._run, record)
+        self._arm()
+
+    def _perform_rare(self, command: Command) -> None:
+        match command:
+            case InterruptJob() | KillWorker():
+                if self._task is not None:
+                    self._task.cancel()
+            case RecallJobs():
+                raise AssertionError("unreachable: with credit 1, nothing waits here")
+
+    def _run(self, record: JobRecord) -> None:
+        """Run the job that was sent, unless it was cancelled before it began."""
+        now = time.monotonic()
+        if record.handle.done():
+            self._perform(self._scheduler.jobs_returned(_HERE, [record.id], now))
+            return
+        call: Call = record.payload
+        deadline = None if record.deadline == inf else record.deadline
+        attempt = record.attempts + 1
+        token = context.enter(context.JobContext(record.id, attempt, deadline, _HERE))
+        try:
+            function = self._resolve(call)
+            args, kwargs = codec.decode_call(call.payload, call.buffers)
+            if call.many:
+                value: Any = [function(*items) for items in args[0]]
+            else:
+                value = function(*args, **kwargs)
+            if type(value) is CoroutineType or call.function.kind == "async":
+                self._task = self._loop.create_task(self._finish(record, now, value))
+                return
+            self._reply(record, now, *codec.encode_result(value, call.function.name))
+        except (Exception, SystemExit, KeyboardInterrupt, JobInterrupted) as error:
+            self._fail(record, now, error)
+        finally:
+            context.leave(token)
+
+    async def _finish(self, record: JobRecord, began: float, value: Any) -> None:
+        """Await what an `async def` function gave, one or many."""
+        call: Call = record.payload
+        try:
+            result = [await each for each in value] if call.many else await value
+            answer = codec.encode_result(result, call.function.name)
+        except asyncio.CancelledError as error:
+            self._task = None
+            if record.handle.done():
+                self._reply(record, began, b"", [])  # the scheduler drops it
+            else:
+                self._fail(record, began, error)
+        except Exception as error:
+            self._task = None
+            self._fail(record, began, error)
+        else:
+            self._task = None
+            self._reply(record, began, *answer)
+
+    def _resolve(self, call: Call) -> Any:
+        function = call.function
+        if function.id and function.id not in self._known:
+            self._known.add(function.id)
+            self._cache.learn(function.id, function.definition)
+        forgotten = self._functions.drain_forgotten()
+        self._known.difference_update(forgotten)
+        self._cache.forget(forgotten)
+        return self._cache.get(function.id)
+
+    def _reply(
+        self, record: JobRecord, began: float, payload: bytes, buffers: list[Any]
+    ) -> None:
+        now = time.monotonic()
+        answer = (record.id, True, payload, began, now - began)
+        self._answered(_HERE, answer, buffers, now)
+
+    def _fail(self, record: JobRecord, began: float, error: BaseException) -> None:
+        name = record.handle.function
+        payload = failures.encode_error(error, job_id=record.id, function=name)
+        now = time.monotonic()
+        self._answered(_HERE, (record.id, False, payload, began, now - began), (), now)

@@ -1,0 +1,384 @@
+"""On this machine's cores: the one conductor of core, wire and supervisor.
+
+    SendJob ─▶ outgoing ─▶ flush ═▶ worker     one message a worker and turn of the loop
+                                      │
+    answered ◀─ receive ◀═════════════╛        in slices: a burst cannot hold the loop
+
+All of it runs on the event loop's thread, a few microseconds at a time: no thread is
+crossed and nothing waits. What was decided comes from `scheduled`; this file carries jobs
+to workers and brings back what became of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from offloop import messages
+from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
+from offloop.engines import endings
+from offloop.engines.base import PoolStats
+from offloop.engines.scheduled import ScheduledEngine
+from offloop.errors import PoolClosed
+from offloop.supervisor import Supervisor
+from offloop.wire import codec, status
+
+if TYPE_CHECKING:
+    from offloop.core.commands import Command
+    from offloop.core.job import JobRecord
+    from offloop.engines.scheduled import Call
+    from offloop.errors import StartError
+    from offloop.handles import WorkerExit, WorkerHandle
+    from offloop.options import PoolOptions
+
+# Messages taken from one worker before the loop gets its turn.
+_SLICE = 16
+
+# Seconds that workers get to leave after STOP before they are killed.
+_LEAVE_TIME = 2.0
+
+
+class _Line:
+    """What the conductor keeps for one worker beside its handle."""
+
+    __slots__ = ("forgotten", "known", "outgoing", "recalled", "recalls", "worker")
+
+    def __init__(self, worker: WorkerHandle) -> None:
+        self.worker = worker
+        #: jobs that leave with the next flush
+        self.outgoing: list[JobRecord] = []
+        #: jobs to be asked back with the next flush
+        self.recalled: list[int] = []
+        #: RECALL messages that were not answered yet
+        self.recalls = 0
+        #: functions whose definition the worker has
+        self.known: set[int] = set()
+        #: functions that it may forget, to be told with the next jobs
+        self.forgotten: list[int] = []
+
+
+class LocalEngine(ScheduledEngine):
+    """Runs jobs in worker processes on this machine.
+
+    Args:
+        options: of the pool.
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        super().__init__(options, max_credit=status.SLOTS)
+        self._supervisor = Supervisor(self, options, _encode_setup(options))
+        self._lines: dict[int, _Line] = {}
+        #: lines that have something to flush
+        self._dirty: set[_Line] = set()
+        self._flush_asked = False
+        self._target = options.max_workers
+        self._ready_workers = 0
+        #: those who wait for so many workers to be ready
+        self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._workers_lost = 0
+        #: done when the last worker has left; None unless closing
+        self._all_gone: asyncio.Future[None] | None = None
+
+    # The engine's face
+
+    def begin(self) -> None:
+        self._supervisor.start()
+
+    async def started(self) -> None:
+        await self._wait_ready(1)
+
+    async def ready(self) -> None:
+        await self._wait_ready(self._target)
+
+    async def close(self) -> None:
+        self.cancel_all()
+        self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
+        await self._dismiss_workers()
+        self._disarm()
+        await self._supervisor.close()
+
+    async def resize(self, max_workers: int) -> None:
+        self._target = max_workers
+        self._supervisor.scale(max_workers)
+        await self._wait_ready(max_workers)
+
+    def stats(self) -> PoolStats:
+        return replace(
+            super().stats(),
+            workers_lost=self._workers_lost,
+            workers_started=self._supervisor.started,
+        )
+
+    # What the supervisor tells
+
+    def worker_made(self, worker: WorkerHandle) -> None:
+        line = self._lines[worker.number] = _Line(worker)
+        self._loop.add_reader(worker.channel.fd, self._read, line)
+
+    def worker_retire(self, worker: WorkerHandle) -> None:
+        self._supervisor.worker_leaving(worker, "retired")
+        self._perform(self._scheduler.worker_retiring(worker.number, time.monotonic()))
+
+    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+        """Take leave of a worker, once everything that it has finished is delivered."""
+        line = self._lines[worker.number]
+        self._loop.remove_reader(worker.channel.fd)
+        self._read_all(line)
+        del self._lines[worker.number]
+        self._dirty.discard(line)
+        number = worker.number
+        blamed = False
+        if self._scheduler.knows(number):
+            if not worker.ending and self._all_gone is None:
+                self._workers_lost += 1
+            running: int | None = self._rescue(line)
+            if running is not None and self._scheduler.held(number, running) is None:
+                running = None
+            blamed = running is not None
+            now = time.monotonic()
+            detail = endings.Loss(worker.number, exit, worker.ending)
+            self._perform(self._scheduler.worker_lost(number, running, detail, now))
+            self._ready_workers -= 1
+        if self._all_gone is not None and not self._lines and not self._all_gone.done():
+            self._all_gone.set_result(None)
+        return blamed
+
+    def gave_up(self, error: StartError) -> None:
+        self._failure = error
+        self._stop_waiting(error)
+        self._perform(self._scheduler.abandon_all(error, time.monotonic()))
+
+    # Receiving
+
+    def _read(self, line: _Line) -> None:
+        """Take what a worker sent, in slices; the descriptor is edge-triggered."""
+        channel = line.worker.channel
+        for _ in range(_SLICE):
+            if not channel.wants_reading():
+                break
+            message = channel.receive_nowait()
+            if message is not None:
+                self._hear(line, message)
+        else:
+            self._loop.call_soon(self._read_again, line)
+        self._arm()
+
+    def _read_again(self, line: _Line) -> None:
+        if line.worker.number in self._lines:  # it may have gone meanwhile
+            self._read(line)
+
+    def _read_all(self, line: _Line) -> None:
+        while (message := line.worker.channel.receive_nowait()) is not None:
+            self._hear(line, message)
+
+    def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == messages.RESULTS:
+            self._heard_results(line, message[1], message[2])
+        elif kind == messages.RETURNED:
+            line.recalls -= 1
+            if line.recalls <= 0:
+                line.worker.page.ask_attention(False)
+            now = time.monotonic()
+            number = line.worker.number
+            self._perform(self._scheduler.jobs_returned(number, message[1], now))
+        elif kind == messages.READY:
+            self._heard_ready(line)
+        elif kind == messages.BROKEN:
+            self._supervisor.worker_broken(line.worker, message[1])
+
+    def _heard_ready(self, line: _Line) -> None:
+        self._failure = None
+        self._ready_workers += 1
+        self._supervisor.worker_ready(line.worker)
+        now = time.monotonic()
+        self._perform(self._scheduler.worker_ready(line.worker.number, now))
+        for waiting in list(self._ready_waiters):
+            wanted, waiter = waiting
+            if self._ready_workers >= wanted:
+                self._ready_waiters.remove(waiting)
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _heard_results(
+        self, line: _Line, answers: list[tuple[Any, ...]], imported: list[str]
+    ) -> None:
+        worker = line.worker
+        now = time.monotonic()
+        for job, answer_status, payload, count, started, run_time in answers:
+            buffers = worker.channel.receive_buffers(count) if count else ()
+            if answer_status == messages.INTERRUPTED:
+                self._supervisor.worker_leaving(worker, "left after an interrupt")
+                commands = self._scheduler.job_interrupted(worker.number, job, now)
+                self._perform(commands)
+            else:
+                is_result = answer_status == messages.OK
+                answer = (job, is_result, payload, started, run_time)
+                self._answered(worker.number, answer, buffers, now)
+        for module in imported:
+            self._supervisor.learn(module)
+
+    def _rescue(self, line: _Line) -> int:
+        """Deliver answers that were kept and had not left; return what ran at the end."""
+        number = line.worker.number
+        page = line.worker.page
+        now = time.monotonic()
+        for job, answer_status, payload, started, run_time in page.kept():
+            if self._scheduler.held(number, job) is not None:
+                is_result = answer_status == messages.OK
+                answer = (job, is_result, payload, started, run_time)
+                self._answered(number, answer, (), now)
+        return page.running()
+
+    # Performing what the scheduler asks for
+
+    def _send(self, number: int, record: JobRecord) -> None:
+        line = self._lines[number]
+        line.outgoing.append(record)
+        record.handle._worker = number
+        self._ask_flush(line)
+
+    def _perform_rare(self, command: Command) -> None:
+        match command:
+            case RecallJobs(worker=number, jobs=jobs):
+                self._recall(self._lines[number], jobs)
+            case InterruptJob(worker=number, job=job):
+                line = self._lines[number]
+                line.worker.page.interrupt(job)
+                self._recall(line, [job])
+            case KillWorker(worker=number, reason=reason):
+                self._supervisor.kill(self._lines[number].worker, reason)
+            case StopWorker(worker=number):
+                line = self._lines[number]
+                self._supervisor.worker_leaving(line.worker, "stopped")
+                line.worker.channel.send((messages.STOP,))
+
+    def _recall(self, line: _Line, jobs: list[int]) -> None:
+        """Take jobs back: those that have not left at once, the others by a message."""
+        unsent = [record for record in line.outgoing if record.id in jobs]
+        if unsent:
+            line.outgoing = [record for record in line.outgoing if record not in unsent]
+            returned = [record.id for record in unsent]
+            number = line.worker.number
+            self._loop.call_soon(self._returned_unsent, number, returned)
+        left = set(jobs) - {record.id for record in unsent}
+        if left:
+            line.recalled.extend(left)
+            self._ask_flush(line)
+
+    def _returned_unsent(self, number: int, jobs: list[int]) -> None:
+        if self._scheduler.knows(number):
+            now = time.monotonic()
+            self._perform(self._scheduler.jobs_returned(number, jobs, now))
+
+    # Sending
+
+    def _ask_flush(self, line: _Line) -> None:
+        self._dirty.add(line)
+        if not self._flush_asked:
+            self._flush_asked = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send each worker all that has come together for it in this turn of the loop."""
+        self._flush_asked = False
+        dirty, self._dirty = self._dirty, set()
+        forgotten = self._functions.drain_forgotten()
+        if forgotten:
+            self._forget(forgotten)
+        for line in dirty:
+            if line.outgoing:
+                self._send_jobs(line)
+            if line.recalled:
+                self._send_recall(line)
+            if line.worker.channel.wants_reading():
+                self._loop.call_soon(self._read_again, line)
+        self._arm()
+
+    def _forget(self, functions: list[int]) -> None:
+        """Let each worker drop the definitions that it has and no new job will use."""
+        for line in self._lines.values():
+            gone = line.known.intersection(functions)
+            line.known -= gone
+            line.forgotten.extend(gone)
+
+    def _send_jobs(self, line: _Line) -> None:
+        calls = []
+        buffers: list[Any] = []
+        definitions = []
+        known = line.known
+        for record in line.outgoing:
+            call: Call = record.payload
+            function = call.function
+            if function.id not in known and function.id:
+                known.add(function.id)
+                definitions.append((function.id, function.definition))
+            deadline = None if record.deadline == inf else record.deadline
+            count = len(call.buffers)
+            if count:
+                buffers.extend(call.buffers)
+            calls.append(
+                (
+                    record.id,
+                    function.id,
+                    call.payload,
+                    count,
+                    record.attempts + 1,
+                    deadline,
+                    call.many,
+                )
+            )
+        line.outgoing = []
+        line.worker.channel.send(
+            (messages.JOBS, calls, definitions, line.forgotten), buffers
+        )
+        line.forgotten = []
+
+    def _send_recall(self, line: _Line) -> None:
+        worker = line.worker
+        line.recalls += 1
+        worker.page.ask_attention(True)
+        worker.channel.send((messages.RECALL, line.recalled))
+        worker.send_signal(messages.WAKE_SIGNAL)
+        line.recalled = []
+
+    # Waiting and closing
+
+    async def _wait_ready(self, wanted: int) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._ready_workers < wanted:
+            waiter = self._loop.create_future()
+            self._ready_waiters.append((wanted, waiter))
+            await waiter
+
+    def _stop_waiting(self, error: Exception) -> None:
+        """Let everything that waits for workers or for room fail with `error`."""
+        super()._stop_waiting(error)
+        for _, waiter in self._ready_waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._ready_waiters.clear()
+
+    async def _dismiss_workers(self) -> None:
+        """Send all workers away, and wait until they are gone."""
+        if self._lines:
+            self._all_gone = self._loop.create_future()
+            deadline = time.monotonic() + self._options.grace + _LEAVE_TIME
+            self._supervisor.dismiss(deadline)
+            await self._all_gone
+
+
+def _encode_setup(options: PoolOptions) -> bytes | None:
+    """Encode the initializer, which must be an error here and not in each worker."""
+    if options.initializer is None:
+        return None
+    what = (options.initializer, options.initargs)
+    payload, buffers = codec.encode(
+        what, describe="initializer and initargs", in_band=True
+    )
+    assert not buffers
+    return payload

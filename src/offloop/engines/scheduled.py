@@ -1,0 +1,288 @@
+"""What engines with a scheduler of their own have in common.
+
+    submit ─▶ encode ─▶ decide ─▶ perform          perform ─▶ settle ─▶ the future
+              codec     scheduler                  ▲
+                                    a subclass: an answer, a death, a moment
+
+Everything that happens becomes one fact for the scheduler, and its commands are performed
+at once, in order. A call is encoded *before* anything is decided, so what cannot travel is
+an error at the caller's own line and costs no worker. `_settle` is the only place where a
+job's future ends.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from offloop.core.commands import SendJob, Settle
+from offloop.core.job import Ending, JobRecord
+from offloop.core.policies import RunTime
+from offloop.core.scheduler import Scheduler
+from offloop.engines import endings
+from offloop.engines.base import Engine, Job, PoolStats
+from offloop.errors import NotOffloadable
+from offloop.options import absolute
+from offloop.wire import codec, failures
+from offloop.wire.functions import Function, FunctionTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from offloop.core.commands import Command
+    from offloop.options import JobOptions, PoolOptions
+
+
+class Call:
+    """An encoded call: what a job's record carries for its engine."""
+
+    __slots__ = ("buffers", "function", "many", "options", "payload")
+
+    def __init__(
+        self,
+        function: Function,
+        payload: bytes,
+        buffers: list[Any],
+        options: JobOptions,
+        many: bool,
+    ) -> None:
+        self.function = function
+        self.payload = payload
+        self.buffers = buffers
+        self.options = options
+        #: the payload holds a list of argument tuples
+        self.many = many
+
+
+class ScheduledEngine(Engine):
+    """Drives a scheduler; a subclass carries jobs to where they run.
+
+    Args:
+        options: of the pool.
+        max_credit: jobs that one worker may hold.
+    """
+
+    def __init__(self, options: PoolOptions, *, max_credit: int) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._scheduler = Scheduler(
+            max_pending=options.max_pending,
+            grace=options.grace,
+            max_credit=max_credit,
+        )
+        self._functions = FunctionTable()
+        #: why jobs cannot run now; None while they can
+        self._failure: Exception | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        #: when `_timer` fires; inf while there is none
+        self._timer_at = inf
+        #: those who wait for room, in the order in which they came
+        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._drain_waiters: list[asyncio.Future[None]] = []
+
+    # What a subclass does
+
+    @abc.abstractmethod
+    def _send(self, number: int, record: JobRecord) -> None:
+        """Put a job into a worker's inbox."""
+
+    @abc.abstractmethod
+    def _perform_rare(self, command: Command) -> None:
+        """Perform a command that is neither SendJob nor Settle."""
+
+    # The engine's face
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        *,
+        many: bool = False,
+    ) -> Job[Any]:
+        if self._failure is not None:
+            raise self._failure
+        scheduler = self._scheduler
+        now = time.monotonic()
+        scheduler.check_room(now)
+        named, args = self._functions.prepare(function, args)
+        if named.kind == "generator":
+            raise NotOffloadable(
+                f"{named.name} is a generator function: its results come one by one, "
+                "which submit, run and map cannot deliver; return a list instead"
+            )
+        payload, buffers = codec.encode_call(
+            args, kwargs, named.name, applied=not named.id
+        )
+        if buffers:
+            # They are views on the caller's objects, which may change from now on.
+            buffers = [bytes(b) if b.readonly else bytearray(b) for b in buffers]
+        if named.extra is None:
+            named.extra = RunTime()
+        job: Job[Any] = Job(self._loop, self, scheduler.next_id(), named.name)
+        record = JobRecord(
+            job.id,
+            named.extra,
+            Call(named, payload, buffers, options, many),
+            job,
+            priority=options.priority,
+            deadline=absolute(now, options.timeout),
+            run_timeout=options.run_timeout or inf,
+            retries=options.retries,
+            on_cancel=options.on_cancel,
+        )
+        job._record = record
+        self._perform(scheduler.job_submitted(record, now))
+        return job
+
+    async def wait_room(self) -> None:
+        # Whoever waits already comes first, even if there is room at this moment.
+        while self._room_waiters or not self._scheduler.has_room:
+            waiter = self._loop.create_future()
+            self._room_waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_room_waiter()  # our turn came: it is the next one's now
+                raise
+            finally:
+                if waiter in self._room_waiters:
+                    self._room_waiters.remove(waiter)
+            if self._scheduler.has_room:
+                return
+
+    def cancel(self, job: Job[Any]) -> None:
+        self._perform(self._scheduler.job_cancelled(job.id, time.monotonic()))
+
+    async def drain(self) -> None:
+        if not self._scheduler.idle:
+            waiter = self._loop.create_future()
+            self._drain_waiters.append(waiter)
+            await waiter
+
+    def cancel_all(self) -> None:
+        self._perform(self._scheduler.cancel_all(time.monotonic()))
+
+    def stats(self) -> PoolStats:
+        seen = self._scheduler.stats()
+        return PoolStats(
+            workers=seen.workers,
+            busy=seen.workers - seen.idle_workers,
+            idle=seen.idle_workers,
+            queued=seen.queued + seen.delayed,
+            in_flight=seen.sent,
+            pending=self._scheduler.pending,
+            submitted=seen.submitted,
+            completed=seen.completed,
+            failed=seen.failed,
+            cancelled=seen.cancelled,
+            timed_out=seen.timed_out,
+            lost=seen.lost + seen.poisoned,
+            retried=seen.retried,
+        )
+
+    def story(self, job: Job[Any]) -> str:
+        return self._scheduler.story(job.id)
+
+    # Facts and commands
+
+    def _answered(
+        self,
+        number: int,
+        answer: tuple[int, bool, bytes, float, float],
+        buffers: Any,
+        now: float,
+    ) -> None:
+        """Tell the scheduler of an answer: (job, is it a result, payload, started, time)."""
+        job_id, is_result, payload, started, run_time = answer
+        scheduler = self._scheduler
+        record = scheduler.held(number, job_id)
+        if record is not None:
+            record.handle.started_at = started
+        if is_result:
+            detail: Any = (payload, buffers)
+            commands = scheduler.job_finished(number, job_id, detail, run_time, now)
+        else:
+            error = failures.decode_error(payload)
+            retryable = record is not None and isinstance(
+                error, record.payload.options.retry_on
+            )
+            commands = scheduler.job_failed(
+                number, job_id, error, run_time, retryable, now
+            )
+        self._perform(commands)
+
+    def _perform(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Settle):
+                self._settle(command.job, command.ending, command.detail)
+            elif isinstance(command, SendJob):
+                self._send(command.worker, command.job)
+            else:
+                self._perform_rare(command)
+
+    def _settle(self, record: JobRecord, ending: Ending, detail: Any) -> None:
+        """Give the job's future its one ending."""
+        job: Job[Any] = record.handle
+        if not job.done():
+            if ending is Ending.RESULT:
+                try:
+                    value = codec.decode(*detail)
+                except Exception as error:
+                    job.set_exception(endings.undecodable(record, error))
+                else:
+                    job.set_result(value)
+            elif ending is Ending.CANCELLED:
+                asyncio.Future.cancel(job)
+            else:
+                job.set_exception(endings.error_of(record, ending, detail))
+        if self._room_waiters and self._scheduler.has_room:
+            self._wake_room_waiter()
+        if self._drain_waiters and self._scheduler.idle:
+            for waiter in self._drain_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._drain_waiters.clear()
+
+    def _wake_room_waiter(self) -> None:
+        while self._room_waiters:
+            waiter = self._room_waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _stop_waiting(self, error: Exception) -> None:
+        """Let everything that waits for room fail with `error`."""
+        while self._room_waiters:
+            waiter = self._room_waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    # Time
+
+    def _arm(self) -> None:
+        """See to it that the scheduler is woken when something falls due."""
+        due = self._scheduler.next_due()
+        if due is None or due >= self._timer_at:
+            return
+        self._disarm()
+        self._timer_at = due
+        delay = max(due - time.monotonic(), 0.0)
+        self._timer = self._loop.call_later(delay, self._time_passed)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._timer_at = inf
+
+    def _time_passed(self) -> None:
+        self._disarm()
+        self._perform(self._scheduler.time_passed(time.monotonic()))
+        self._arm()

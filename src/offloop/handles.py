@@ -1,0 +1,244 @@
+"""Other processes as their parent sees them: workers, and the forkserver that makes them.
+
+A handle owns what the parent holds of a process (sockets, descriptors, the thread that
+waits for it) and releases it. Handles decide nothing; `supervisor` does, through them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from offloop import messages
+from offloop.wire.lifeline import Lifeline
+from offloop.wire.status import StatusPage
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+
+    from offloop.wire.channel import Channel
+
+# Runs in the new interpreter. It gets our sys.path, because the user's program may have
+# changed its own, and must find offloop by it.
+_BOOTSTRAP = (
+    "import sys; line, parent, folder, preload, *sys.path[:] = sys.argv[1:];"
+    "from offloop.forkserver import main;"
+    "main(int(line), int(parent), folder, preload.split())"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How a worker process ended.
+
+    Attributes:
+        pid: its process id, None when it never was one.
+        code: its exit code; negative: the number of the signal that ended it; None when
+            that is not known.
+        peak_rss: its largest resident memory in bytes.
+        ended_at: monotonic seconds.
+        output: its last words: faulthandler's traceback, or why it could not start.
+    """
+
+    pid: int | None
+    code: int | None
+    peak_rss: int
+    ended_at: float
+    output: str = ""
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that ended the process, if one did."""
+        if self.code is None or self.code >= 0:
+            return None
+        try:
+            return signal.Signals(-self.code).name
+        except ValueError:
+            return f"signal {-self.code}"
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"was killed by {self.signal}"
+        if self.code is None:
+            return "ended"
+        return f"exited with code {self.code}"
+
+
+class WorkerHandle:
+    """A worker as its parent sees it.
+
+    Args:
+        number: unique in its pool, never used again.
+        slot: its place in the pool, 0 to max_workers - 1; outlives the process.
+        forkserver: the one that makes it.
+        channel: bound already.
+        page: descriptor of its status page file; belongs to the handle from now on.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        slot: int,
+        forkserver: ForkserverHandle,
+        channel: Channel,
+        page: int,
+    ) -> None:
+        self.number = number
+        self.slot = slot
+        self.forkserver = forkserver
+        self.channel = channel
+        self.page = StatusPage(page)
+        #: None until the forkserver has told it
+        self.pid: int | None = None
+        #: what the worker said about a set-up that failed
+        self.broken = ""
+        #: why it was asked to end; "" while nobody did
+        self.ending = ""
+        self._page_file = page
+        self._pidfd: int | None = None
+
+    def started(self, pid: int, pidfd: int | None) -> None:
+        """Note that the process exists; `pidfd` belongs to the handle from now on."""
+        self.pid = pid
+        self._pidfd = pidfd
+
+    def send_signal(self, signum: int) -> None:
+        """Signal the process, if it still exists."""
+        if self._pidfd is None:
+            # Either there are no pidfds here, or it was not told yet: its parent knows.
+            self.forkserver.order((messages.SIGNAL, self.number, int(signum)))
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signum)
+
+    def last_words(self) -> str:
+        """Return what is known of a failed set-up or a crash, or ""."""
+        return self.broken or StatusPage.last_words(self._page_file)
+
+    def close(self) -> None:
+        """Release everything; the process is gone."""
+        self.channel.close()
+        self.page.close()
+        os.close(self._page_file)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+class ForkserverHandle:
+    """A forkserver as its parent sees it.
+
+    Args:
+        folder: directory of the sockets, which it removes if the parent dies.
+        preload: modules to import before the first fork.
+        environment: of the new process.
+        hear: called with each message from it, and with None when it has ended.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        preload: Sequence[str],
+        environment: Mapping[str, str],
+        hear: Callable[[ForkserverHandle, tuple[Any, ...] | None], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._hear = hear
+        self._lifeline, theirs = Lifeline.pair()
+        self._fd = self._lifeline.fileno()
+        self._open = True
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        #: why it could not be started; "" if it could
+        self.failure = ""
+        command = [
+            sys.executable,
+            *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+            "-c",
+            _BOOTSTRAP,
+            str(theirs.fileno()),
+            str(os.getpid()),
+            folder,
+            " ".join(preload),
+            *sys.path,
+        ]
+        self._loop.add_reader(self._fd, self._readable)
+        self._keeper = threading.Thread(
+            target=self._keep,
+            args=(command, dict(environment), theirs),
+            name="offloop-forkserver",
+            daemon=True,
+        )
+        self._keeper.start()
+
+    def order(self, message: tuple[Any, ...], descriptor: int | None = None) -> None:
+        """Send an order; it waits in the socket until the process can read it."""
+        if self._open:
+            self._lifeline.send(message, descriptor)
+            if not self._lifeline.flush():
+                self._loop.add_writer(self._fd, self._writable)
+
+    def take_descriptor(self) -> int:
+        """Return the descriptor that came with the message being heard."""
+        return self._lifeline.take_descriptor()
+
+    def hang_up(self) -> None:
+        """Send the process away: it kills its workers and goes."""
+        if self._open:
+            self._open = False
+            self._lifeline.send((messages.QUIT,))
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            self._lifeline.close()
+
+    async def gone(self) -> None:
+        """Wait until the process has ended, and its keeper with it."""
+        await self._ended
+        self._keeper.join()  # its last statement was to wake us
+
+    def _keep(
+        self, command: list[str], environment: dict[str, str], line: socket.socket
+    ) -> None:
+        """Run the process from its first moment to its last, in a thread of its own.
+
+        Spawning takes milliseconds, which the loop does not have. And the kernel ties
+        "when the parent dies" to the thread that started the child, so that thread must
+        live as long as the child does.
+        """
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[line.fileno()],
+                env=environment,
+            )
+        except OSError as error:
+            self.failure = f"the forkserver cannot be started: {error}"
+        finally:
+            line.close()
+        if not self.failure:
+            process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
+            self._loop.call_soon_threadsafe(self._note_end)
+
+    def _note_end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def _readable(self) -> None:
+        for message in self._lifeline.receive():
+            self._hear(self, message)
+        if self._open and self._lifeline.ended:
+            self.hang_up()
+            self._hear(self, None)
+
+    def _writable(self) -> None:
+        if self._lifeline.flush():
+            self._loop.remove_writer(self._fd)

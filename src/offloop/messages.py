@@ -1,0 +1,64 @@
+"""What two processes say to each other.
+
+A message is one pickled tuple, its *envelope*, whose first item is the kind; the frames
+behind it, if any, are large buffers in the order in which the envelope names them.
+
+    parent → worker                          worker → parent
+    JOBS     calls, definitions, forgotten    READY     pid
+    RECALL   job numbers                      RESULTS   answers, imported modules
+    STOP                                      RETURNED  job numbers
+                                              BROKEN    traceback of a failed set-up
+
+    parent → forkserver                      forkserver → parent
+    SETUP    initializer                      LISTENING  pid
+    FORK     worker, address (+ page)         STARTED    worker, pid (+ pidfd)
+    LEARN    module                           EXITED     worker, pid, code, memory, time
+    SIGNAL   worker, signal                   LEARNED    module, trouble, still alone
+    QUIT                                      FAILED     module, traceback
+
+A *call* is ``(job, function, payload, buffers, attempt, deadline, many)`` and an *answer*
+``(job, status, payload, buffers, started, run_time)``: `buffers` counts frames, times are
+seconds on the monotonic clock, which all processes of a machine share; `many` says that the
+function is to be called with each tuple of a list. Calls and answers travel in lists,
+because many small jobs then share one message.
+
+There is no acknowledgement and no heartbeat: an answer gives its credit back, a function's
+definition rides with the first job that needs it, and a death is told by the process.
+"""
+
+from __future__ import annotations
+
+import signal
+
+#: makes a worker look whether its job must stop, or jobs must go back; a real-time signal
+#: where there are some, because user code owns the ordinary ones
+WAKE_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 7) + 7
+
+# parent → worker
+JOBS = 1
+RECALL = 2
+STOP = 3
+
+# worker → parent
+READY = 11
+RESULTS = 12
+RETURNED = 13
+BROKEN = 14
+
+# status of an answer
+OK = 0
+ERROR = 1
+INTERRUPTED = 2
+
+# parent → forkserver, and back, over the lifeline
+SETUP = 21
+FORK = 22
+LEARN = 23
+SIGNAL = 24
+QUIT = 25
+
+LISTENING = 31
+STARTED = 32
+EXITED = 33
+LEARNED = 34
+FAILED = 35

@@ -1,0 +1,230 @@
+"""Every knob: its name, default, unit, limits, and one sentence.
+
+Checked when given, so that a mistake is an error at the caller's line and not a surprise
+in a worker. Times are seconds or timedelta, sizes are bytes or strings such as "512MiB".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from math import inf, isfinite
+from typing import Any, Literal
+
+from offloop import machine
+
+__all__ = ["ENGINES", "JobOptions", "PoolOptions", "Recycle", "Seconds", "Size"]
+
+Seconds = float | timedelta
+Size = int | str
+OnFull = Literal["raise", "wait"]
+OnCancel = Literal["stop", "kill", "finish"]
+
+ENGINES = ("local", "inline", "thread", "shared", "dask", "ray")
+
+# Words from other pools, and ours for the same thing.
+_OTHER_WORDS = {
+    "n_jobs": "max_workers",
+    "processes": "max_workers",
+    "workers": "max_workers",
+    "num_workers": "max_workers",
+    "max_queue": "max_pending",
+    "maxtasksperchild": "recycle=Recycle(max_jobs=...)",
+    "max_tasks_per_child": "recycle=Recycle(max_jobs=...)",
+    "max_tasks": "recycle=Recycle(max_jobs=...)",
+    "mp_context": "nothing: workers are forked from a clean process of their own",
+    "time_limit": "run_timeout",
+    "task_timeout": "run_timeout",
+    "deadline": "timeout",
+    "max_retries": "retries",
+}
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
+    f"{letter}i": 1024**power for power, letter in enumerate("kmgt", start=1)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What can be said about one job, or about all jobs of a function.
+
+    Attributes:
+        timeout: seconds from submission to result; None: no limit.
+        run_timeout: seconds from the start of the run; None: no limit.
+        priority: higher runs first; jobs of equal priority run in order of submission.
+        retries: further attempts after a lost worker, or an error in `retry_on`.
+        retry_on: exceptions of the function that are worth a further attempt.
+        on_full: "wait" for room, or "raise" `PoolFull`, when the pool is full; `submit`
+            cannot wait and always raises.
+        on_cancel: what a cancellation does to a running job: "stop" interrupts it and
+            kills it after the grace time, "kill" kills it at once, "finish" lets it end
+            and drops its result.
+    """
+
+    timeout: float | None = None
+    run_timeout: float | None = None
+    priority: int = 0
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = ()
+    on_full: OnFull = "wait"
+    on_cancel: OnCancel = "stop"
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "run_timeout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, seconds(name, value))
+        whole("priority", self.priority, least=None)
+        whole("retries", self.retries, least=0)
+        if isinstance(self.retry_on, type):
+            object.__setattr__(self, "retry_on", (self.retry_on,))
+        for kind in self.retry_on:
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise TypeError(f"retry_on takes exception types, not {kind!r}")
+        one_of("on_full", self.on_full, ("raise", "wait"))
+        one_of("on_cancel", self.on_cancel, ("stop", "kill", "finish"))
+
+    def changed(self, changes: Mapping[str, Any]) -> JobOptions:
+        """Return these options with `changes`.
+
+        Raises:
+            TypeError: for a word that is not an option.
+            ValueError: for a value out of range.
+        """
+        refuse_unknown(changes, self.__slots__, "job option")
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """When a worker is replaced by a fresh one, before it is asked to leave.
+
+    Attributes:
+        max_jobs: after so many jobs; None: never.
+        max_age: after so many seconds; None: never.
+        max_rss: when its resident memory is above so many bytes; None: never.
+        jitter: share by which each limit is varied from worker to worker, so that they do
+            not all leave together.
+    """
+
+    max_jobs: int | None = None
+    max_age: Seconds | None = None
+    max_rss: Size | None = None
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.max_jobs is not None:
+            whole("max_jobs", self.max_jobs, least=1)
+        if self.max_age is not None:
+            object.__setattr__(self, "max_age", seconds("max_age", self.max_age))
+        if self.max_rss is not None:
+            object.__setattr__(self, "max_rss", size("max_rss", self.max_rss))
+        if not 0 <= self.jitter < 1:
+            raise ValueError(
+                f"jitter is a share from 0 to below 1, not {self.jitter!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What a pool is made of; `Pool` documents each word."""
+
+    max_workers: int = field(default_factory=machine.default_max_workers)
+    engine: str = "local"
+    max_pending: int | None = 100_000
+    grace: float = 0.2
+    preload: tuple[str, ...] = ()
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    threads_per_worker: int | None = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    name: str = "offloop"
+    job: JobOptions = field(default_factory=JobOptions)
+
+    def __post_init__(self) -> None:
+        whole("max_workers", self.max_workers, least=1)
+        if self.max_pending is not None:
+            whole("max_pending", self.max_pending, least=1)
+        object.__setattr__(self, "grace", seconds("grace", self.grace, least=0.0))
+        if isinstance(self.preload, str):
+            raise TypeError(
+                f"preload takes a sequence of module names: preload=[{self.preload!r}]"
+            )
+        object.__setattr__(self, "preload", tuple(self.preload))
+        object.__setattr__(self, "initargs", tuple(self.initargs))
+        if self.initializer is not None and not callable(self.initializer):
+            raise TypeError(f"initializer must be callable, not {self.initializer!r}")
+        if self.threads_per_worker is not None:
+            whole("threads_per_worker", self.threads_per_worker, least=1)
+        for key, value in self.env.items():
+            if not (isinstance(key, str) and isinstance(value, str)):
+                raise TypeError(f"env maps str to str, not {key!r} to {value!r}")
+
+
+def chosen_engine(engine: str) -> str:
+    """Return the engine to use: OFFLOOP_ENGINE overrides the argument.
+
+    Raises:
+        ValueError: for an engine that does not exist.
+    """
+    engine = os.environ.get("OFFLOOP_ENGINE") or engine
+    one_of("engine", engine.partition("://")[0], ENGINES)
+    return engine
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    """Raise TypeError for the first word that is not known, naming the right one."""
+    for word in given:
+        if word not in known:
+            right = _OTHER_WORDS.get(word)
+            hint = f"; use {right}" if right else f"; there are: {', '.join(known)}"
+            raise TypeError(f"{word!r} is not a {what}{hint}")
+
+
+def seconds(name: str, value: object, *, least: float | None = None) -> float:
+    """Return a time in seconds; it must be above 0, or at least `least` if given."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} takes seconds or a timedelta, not {value!r}")
+    number = float(value)
+    if not isfinite(number) or (number <= 0 if least is None else number < least):
+        bound = "above 0" if least is None else f"at least {least:g}"
+        raise ValueError(f"{name} must be a number of seconds {bound}, not {value!r}")
+    return number
+
+
+def size(name: str, value: object) -> int:
+    """Return a size in bytes from an int or a string such as "512MiB" or "2GB"."""
+    if isinstance(value, str):
+        text = value.strip().lower().removesuffix("b")
+        digits = text.rstrip("kmgti").strip()
+        unit = _UNITS.get(text[len(digits) :].strip())
+        try:
+            value = int(float(digits) * unit) if unit else None
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f'{name} takes bytes, or a text such as "512MiB"')
+    return value
+
+
+def whole(name: str, value: object, *, least: int | None) -> None:
+    """Raise unless `value` is a whole number, at least `least` if given."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} takes a whole number, not {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
+
+
+def absolute(now: float, timeout: float | None) -> float:
+    """Return the deadline that `timeout` means from `now`; inf for None."""
+    return inf if timeout is None else now + timeout

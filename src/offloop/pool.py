@@ -1,0 +1,532 @@
+"""The pool, for asyncio: submit, run, map, options, and its beginning and end.
+
+A pool belongs to one event loop. It does nothing until it is started, hands everything to
+its engine, and never touches a process, a socket or a byte itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import threading
+import warnings
+from importlib import import_module
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Self,
+    TypeVar,
+    overload,
+)
+
+from offloop.ahead import results_ahead
+from offloop.engines.base import Job, PoolStats, Timings
+from offloop.errors import PoolClosed, UsageError, WrongLoop
+from offloop.options import (
+    JobOptions,
+    OnCancel,
+    OnFull,
+    PoolOptions,
+    Recycle,
+    Seconds,
+    Size,
+    chosen_engine,
+    refuse_unknown,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from types import TracebackType
+
+    from offloop.engines.base import Engine
+
+__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Timings"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ENGINES = {
+    "local": ("offloop.engines.local", "LocalEngine"),
+    "inline": ("offloop.engines.inline", "InlineEngine"),
+}
+
+
+class _State(enum.Enum):
+    NEW = "was not started: use `async with pool:` or `await pool.start()`"
+    OPEN = "is open"
+    CLOSING = "is closing and takes no more jobs"
+    CLOSED = "is closed"
+
+
+class PoolView:
+    """A pool seen with other job options; made by `options`, light, immutable."""
+
+    _job_options: JobOptions
+
+    def __init__(self, pool: Pool, options: JobOptions) -> None:
+        self._pool = pool
+        self._job_options = options
+
+    def options(
+        self,
+        *,
+        timeout: Seconds | None = ...,  # type: ignore[assignment]
+        run_timeout: Seconds | None = ...,  # type: ignore[assignment]
+        priority: int = ...,
+        retries: int = ...,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
+        on_full: OnFull = ...,
+        on_cancel: OnCancel = ...,
+        **unknown: Never,
+    ) -> PoolView:
+        """Return a view of the pool with other job options; the pool stays as it is.
+
+        Args:
+            timeout: seconds from submission to result; None: no limit.
+            run_timeout: seconds from the start of the run; None: no limit.
+            priority: higher runs first.
+            retries: further attempts after a lost worker, or an error in `retry_on`.
+            retry_on: exceptions of the function that are worth a further attempt.
+            on_full: "wait" or "raise", when the pool is full; `submit` always raises.
+            on_cancel: "stop", "kill" or "finish", what cancelling does to a running job.
+
+        Raises:
+            TypeError: for a word that is not an option.
+            ValueError: for a value out of range.
+        """
+        given = {
+            "timeout": timeout,
+            "run_timeout": run_timeout,
+            "priority": priority,
+            "retries": retries,
+            "retry_on": retry_on,
+            "on_full": on_full,
+            "on_cancel": on_cancel,
+        }
+        changes = {word: value for word, value in given.items() if value is not ...}
+        return self._with({**changes, **unknown})
+
+    def _with(self, changes: Mapping[str, Any]) -> PoolView:
+        return PoolView(self._pool, self._job_options.changed(changes))
+
+    @overload
+    def submit(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Queue a call at once.
+
+        Args:
+            fn: what to call in a worker: any callable, `async def` functions included.
+            *args: its positional arguments; they are encoded before this returns, so
+                they may be changed afterwards.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            The job, an `asyncio.Future` of the result.
+
+        Raises:
+            NotOffloadable: the function or an argument cannot be sent.
+            PoolFull: `max_pending` jobs have not ended; use `run` to wait for room.
+            PoolClosed: the pool is not open.
+            WrongLoop: the pool belongs to another event loop, thread or process.
+        """
+        return self._pool._engine_now().submit(fn, args, kwargs, self._job_options)
+
+    @overload
+    async def run(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    async def run(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    async def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Wait for room, queue a call, and wait for its result.
+
+        Args:
+            fn: what to call in a worker.
+            *args: its positional arguments.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            NotOffloadable: the function or an argument cannot be sent.
+            PoolClosed: the pool is not open.
+            JobTimeout: `timeout` or `run_timeout` has passed.
+            WorkerLost: the process that ran the job ended.
+            Exception: whatever the function raised.
+        """
+        engine = self._pool._engine_now()
+        if self._job_options.on_full == "wait":
+            await engine.wait_room()
+        return await engine.submit(fn, args, kwargs, self._job_options)
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = ...,
+        buffersize: int | None = ...,
+        ordered: bool = ...,
+    ) -> AsyncGenerator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = ...,
+        buffersize: int | None = ...,
+        ordered: bool = ...,
+    ) -> AsyncGenerator[T]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = "auto",
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Any]:
+        """Call a function with each item and yield the results as they are asked for.
+
+        It is lazy: never more than `buffersize` items are taken ahead of the consumer, so
+        endless iterables work. Leaving the loop early cancels what was taken.
+
+        Args:
+            fn: called as ``fn(a, b, ...)`` with one item of each iterable.
+            *iterables: items; the shortest ends it.
+            chunksize: items that share a job; "auto": one each.
+            buffersize: items taken ahead of the consumer; None: a few for each worker.
+            ordered: yield in the order of the items, or else as results come.
+
+        Yields:
+            What the function returned for each item.
+
+        Raises:
+            Exception: whatever `run` raises for an item; the rest is cancelled.
+        """
+        size = 1 if chunksize == "auto" else chunksize
+        whole("chunksize", size, least=1)
+        if buffersize is not None:
+            whole("buffersize", buffersize, least=1)
+        ahead = buffersize // size if buffersize else self._pool._jobs_ahead()
+        return results_ahead(
+            self._pool._engine_now(),
+            fn,
+            zip(*iterables, strict=False),
+            self._job_options,
+            chunksize=size,
+            ahead=max(ahead, 1),
+            ordered=ordered,
+        )
+
+
+class Pool(PoolView):
+    """Worker processes for an asyncio program.
+
+    It starts with `async with` or `await start()`, and does nothing before. Leaving
+    `async with` normally drains the pool; leaving it by an exception cancels what is
+    pending, as a TaskGroup does.
+
+    Args:
+        max_workers: processes; None: usable cores less one, at least 1, with affinity and
+            container quotas respected.
+        engine: where jobs run: "local" (processes of this machine) or "inline" (here, for
+            debugging and tests). The environment variable OFFLOOP_ENGINE overrides it.
+        max_pending: jobs that may be queued or running; None: any number.
+        timeout: seconds from submission to result of each job; None: no limit.
+        run_timeout: seconds from the start of each run; None: no limit.
+        grace: seconds between asking a job to stop and killing its worker.
+        retries: further attempts after a lost worker.
+        preload: modules to import once, before the first worker is forked.
+        initializer: called once in each worker before its first job.
+        initargs: its arguments.
+        threads_per_worker: threads that BLAS and OpenMP libraries start in each worker;
+            None: what they like. Variables that are set already are left alone.
+        env: variables for the workers, added to this process's.
+        name: for messages.
+
+    Raises:
+        TypeError: for a word that is not an option, or a value of the wrong type.
+        ValueError: for a value out of range.
+
+    Example:
+        async with Pool() as pool:
+            digest = await pool.run(hash_file, path)
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        engine: str = "local",
+        max_pending: int | None = 100_000,
+        timeout: Seconds | None = None,
+        run_timeout: Seconds | None = None,
+        grace: Seconds = 0.2,
+        retries: int = 0,
+        preload: Sequence[str] = (),
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        threads_per_worker: int | None = 1,
+        env: Mapping[str, str] | None = None,
+        name: str = "offloop",
+        min_workers: int | None = None,
+        idle_timeout: Seconds | None = None,
+        max_pending_bytes: Size | None = None,
+        recycle: Recycle | None = None,
+        memory_limit: Size | None = None,
+        pin_cpus: bool = False,
+        **unknown: Never,
+    ) -> None:
+        refuse_unknown(unknown, _POOL_WORDS, "pool option")
+        _refuse_later(
+            min_workers=min_workers,
+            idle_timeout=idle_timeout,
+            max_pending_bytes=max_pending_bytes,
+            recycle=recycle,
+            memory_limit=memory_limit,
+            pin_cpus=pin_cpus or None,
+        )
+        job = JobOptions().changed(
+            {"timeout": timeout, "run_timeout": run_timeout, "retries": retries}
+        )
+        sized = {} if max_workers is None else {"max_workers": max_workers}
+        self._options = PoolOptions(
+            engine=chosen_engine(engine),
+            max_pending=max_pending,
+            grace=grace,  # type: ignore[arg-type]  # made a float by the options
+            preload=preload,  # type: ignore[arg-type]  # made a tuple by the options
+            initializer=initializer,
+            initargs=initargs,
+            threads_per_worker=threads_per_worker,
+            env=env or {},
+            name=name,
+            job=job,
+            **sized,
+        )
+        super().__init__(self, job)
+        self._engine: Engine | None = None
+        self._state = _State.NEW
+        #: the loop and process that the pool belongs to, once it is started
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    async def start(self) -> Self:
+        """Start the workers and wait for the first one. Does nothing when it is open.
+
+        Raises:
+            StartError: when no worker can start; carries what the worker said.
+            PoolClosed: when the pool was closed; a pool is not started twice.
+        """
+        if self._state is _State.OPEN:
+            self._check_home()
+            return self
+        engine = self._open()
+        try:
+            engine.begin()
+            await engine.started()
+        except BaseException:
+            await self._close_engine()
+            raise
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """True from the start of the pool until its end begins."""
+        return self._state is _State.OPEN
+
+    async def ready(self) -> None:
+        """Wait until all workers are ready, their `initializer` included.
+
+        Raises:
+            StartError: when workers cannot start.
+        """
+        await self._engine_now().ready()
+
+    async def drain(self) -> None:
+        """Take no more jobs and wait until all have ended."""
+        engine = self._engine_now()
+        self._state = _State.CLOSING
+        await engine.drain()
+
+    async def close(self) -> None:
+        """Cancel what is pending and end all workers. Does nothing when it is closed."""
+        if self._state is _State.NEW:
+            self._state = _State.CLOSED
+        if self._state is not _State.CLOSED:
+            self._check_home()
+            await self._close_engine()
+
+    async def aclose(self) -> None:
+        """Do what `close` does, under the name that `contextlib.aclosing` calls."""
+        await self.close()
+
+    async def resize(self, max_workers: int) -> None:
+        """Change the number of workers; running jobs are not disturbed.
+
+        Raises:
+            ValueError: for less than 1.
+        """
+        whole("max_workers", max_workers, least=1)
+        await self._engine_now().resize(max_workers)
+
+    def stats(self) -> PoolStats:
+        """Return what the pool is doing and has done; all zero before it is started."""
+        return PoolStats() if self._engine is None else self._engine.stats()
+
+    def story(self, job: Job[Any]) -> str:
+        """Return what happened to a job so far, in words."""
+        return self._engine_now().story(job)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._state is _State.OPEN:
+                await self.drain()
+        finally:
+            await self.close()
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if getattr(self, "_state", None) in (_State.OPEN, _State.CLOSING):
+            warn(
+                f"{self!r} was never closed; use `async with` or `await pool.close()`. "
+                "Its workers end by themselves.",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def __repr__(self) -> str:
+        workers = self._options.max_workers
+        state = self._state.name.lower()
+        return f"<Pool {self._options.name!r} max_workers={workers} {state}>"
+
+    def _open(self) -> Engine:
+        """Make the engine, in the running loop, which is the pool's home from now on."""
+        if self._state is not _State.NEW:
+            raise PoolClosed(f"{self!r} {self._state.value}; make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        name = self._options.engine
+        if name not in _ENGINES:
+            raise UsageError(
+                f"engine {name!r} is not part of this version; there are: "
+                f"{', '.join(_ENGINES)}"
+            )
+        module, attribute = _ENGINES[name]
+        make = getattr(import_module(module), attribute)
+        engine: Engine = make(self._options)
+        self._engine = engine
+        self._state = _State.OPEN
+        return engine
+
+    def _begin(self) -> None:
+        """Start without waiting: jobs queue up until the first worker is ready."""
+        self._open().begin()
+
+    def _engine_now(self) -> Engine:
+        """Return the engine if the pool is open and this is its home.
+
+        Raises:
+            PoolClosed, WrongLoop: if not.
+        """
+        if self._state is not _State.OPEN:
+            raise PoolClosed(f"{self!r} {self._state.value}")
+        self._check_home()
+        assert self._engine is not None
+        return self._engine
+
+    def _check_home(self) -> None:
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self._loop and here is not None:
+            return
+        if self._pid != os.getpid():
+            why = "it was started in the process that this one was forked from"
+        elif here is not None:
+            why = "it was started in another event loop"
+        else:
+            thread = threading.current_thread().name
+            why = f"no event loop is running in this thread ({thread})"
+        raise WrongLoop(
+            f"{self!r} cannot be used here: {why}. Start a pool of its own in each loop; "
+            "from a thread, use asyncio.run_coroutine_threadsafe with the pool's loop."
+        )
+
+    async def _close_engine(self) -> None:
+        self._state = _State.CLOSING
+        engine = self._engine
+        try:
+            if engine is not None:
+                await _finish(engine.close())
+        finally:
+            self._state = _State.CLOSED
+
+    def _jobs_ahead(self) -> int:
+        """Return how many jobs `map` keeps going: enough for no worker to wait."""
+        return 4 * self._options.max_workers + 4
+
+
+_POOL_WORDS = (
+    "max_workers, engine, max_pending, timeout, run_timeout, grace, retries, preload, "
+    "initializer, initargs, threads_per_worker, env, name"
+).split(", ")
+
+_LATER = {
+    "min_workers": "elastic size",
+    "idle_timeout": "elastic size",
+    "max_pending_bytes": "a limit in bytes",
+    "recycle": "recycling",
+    "memory_limit": "memory limits",
+    "pin_cpus": "pinning to cores",
+}
+
+
+def _refuse_later(**given: object) -> None:
+    """Refuse words that are reserved for a later version, rather than ignore them."""
+    for word, value in given.items():
+        if value is not None:
+            raise UsageError(f"{word}: {_LATER[word]} is not part of this version")
+
+
+async def _finish(awaitable: Awaitable[None]) -> None:
+    """Await to the end even when cancelled meanwhile, then let the cancellation go on.
+
+    Half a close would leave processes behind.
+    """
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.done():
+            await asyncio.wait([task])
+        raise

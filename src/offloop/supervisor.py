@@ -1,0 +1,326 @@
+"""Starts, watches and stops worker processes, as `core.supervision` decides.
+
+    conductor ◀── worker_made, worker_retire, worker_gone, gave_up ──┐
+        │                                                            │
+        └── scale, worker_ready, worker_broken, kill, learn ──▶ Supervisor
+                                                                 │    ▲
+                                                       lifeline  ▼    │
+                                                              forkserver
+
+This is the shell of the supervision machine: it performs its commands through a forkserver
+and tells it what became of them. It has no opinion on restarts, and knows nothing of jobs.
+
+Nothing here holds the event loop: the forkserver is spawned by a thread of its own, and
+orders to it are small writes to a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from offloop import messages
+from offloop.core.commands import (
+    GiveUp,
+    KillChild,
+    RetireChild,
+    StartChild,
+    TerminateChild,
+)
+from offloop.core.supervision import Exit, Supervision
+from offloop.errors import StartError
+from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
+from offloop.wire.channel import Channel, make_context
+from offloop.wire.status import create_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offloop.options import PoolOptions
+
+# Libraries that start a thread for each core, each with a variable of its own.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "VIPS_CONCURRENCY",
+)
+
+# A Unix socket's path may have 107 bytes; a worker's name needs the rest.
+_LONGEST_FOLDER = 80
+
+
+class Conductor(Protocol):
+    """What a supervisor needs of the one that it works for."""
+
+    def worker_made(self, worker: WorkerHandle) -> None:
+        """Listen to the channel of a worker that is about to start."""
+
+    def worker_retire(self, worker: WorkerHandle) -> None:
+        """Give the worker no more jobs; send it away when it has none."""
+
+    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+        """Take leave of a worker; True when a job is to blame for its death."""
+
+    def gave_up(self, error: StartError) -> None:
+        """No worker can be had for now."""
+
+
+class Supervisor:
+    """Keeps the wanted number of workers alive for one conductor.
+
+    Args:
+        conductor: is told what happens.
+        options: of the pool.
+        setup: what each worker gets first: the encoded initializer, or None.
+    """
+
+    def __init__(
+        self, conductor: Conductor, options: PoolOptions, setup: bytes | None
+    ) -> None:
+        self._conductor = conductor
+        self._options = options
+        self._setup = setup
+        self._supervision = Supervision()
+        self._context = make_context()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        #: processes that are starting or running, by number
+        self._workers: dict[int, WorkerHandle] = {}
+        self._folder = ""
+        #: the one that makes new workers; None when it has to be started again
+        self._forkserver: ForkserverHandle | None = None
+        #: all whose processes may still exist, the present one included
+        self._forkservers: set[ForkserverHandle] = set()
+        self._closing = False
+        #: the last thing that kept a worker or forkserver from starting
+        self._failure = ""
+        #: modules that the forkserver imports, learnt from workers
+        self._learnt: set[str] = set()
+        #: workers started since the beginning
+        self.started = 0
+
+    @property
+    def workers(self) -> Iterable[WorkerHandle]:
+        """The workers that are starting or running."""
+        return self._workers.values()
+
+    def start(self) -> None:
+        """Begin to start the wanted number of workers."""
+        self._folder = _private_folder()
+        self.scale(self._options.max_workers)
+
+    def scale(self, workers: int) -> None:
+        """Want so many workers from now on."""
+        self._perform(self._supervision.scale_asked(workers, time.monotonic()))
+
+    def dismiss(self, deadline: float) -> None:
+        """Want no worker any more; those still there at `deadline` are killed."""
+        self._perform(self._supervision.stop_asked(deadline, time.monotonic()))
+
+    def worker_ready(self, worker: WorkerHandle) -> None:
+        """Note that a worker is ready; nobody else can reach its socket any more."""
+        worker.channel.seal()
+        self._failure = ""
+        now = time.monotonic()
+        self._perform(self._supervision.child_ready(worker.number, now))
+
+    def worker_broken(self, worker: WorkerHandle, report: str) -> None:
+        """Note that a worker's set-up failed; its end follows."""
+        worker.broken = report
+
+    def worker_leaving(self, worker: WorkerHandle, reason: str) -> None:
+        """Note that a worker was asked to leave: its end is not a failure."""
+        worker.ending = reason
+
+    def kill(self, worker: WorkerHandle, reason: str) -> None:
+        """End a worker at once; its end comes back as `worker_gone`."""
+        worker.ending = reason
+        worker.send_signal(signal.SIGKILL)
+
+    def learn(self, module: str) -> None:
+        """Let later workers find a module imported; a worker saw that it is harmless."""
+        if module not in self._learnt:
+            self._learnt.add(module)
+            if self._forkserver is not None:
+                self._forkserver.order((messages.LEARN, module))
+
+    async def close(self) -> None:
+        """End everything at once and leave nothing; workers that still run are killed."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for forkserver in self._forkservers:
+            forkserver.hang_up()
+        for forkserver in self._forkservers:
+            await forkserver.gone()
+        for worker in list(self._workers.values()):
+            self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
+        self._context.destroy(linger=0)
+        with contextlib.suppress(OSError):  # the forkserver has removed it
+            Path(self._folder).rmdir()
+
+    # Performing what the machine asks for
+
+    def _perform(self, commands: Iterable[Any]) -> None:
+        for command in commands:
+            match command:
+                case StartChild(slot=slot, child=child):
+                    self._start_worker(child, slot)
+                case RetireChild(child=child):
+                    self._conductor.worker_retire(self._workers[child])
+                case TerminateChild(child=child) | KillChild(child=child):
+                    self.kill(self._workers[child], "asked to end")
+                case GiveUp(reason=reason):
+                    self._give_up(reason)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._supervision.next_due()
+        if due is not None and not self._closing:
+            delay = max(due - time.monotonic(), 0.0)
+            self._timer = self._loop.call_later(delay, self._time_passed)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self._perform(self._supervision.time_passed(time.monotonic()))
+
+    def _give_up(self, reason: str) -> None:
+        output = self._failure.rstrip()
+        message = f"the workers of pool {self._options.name!r} cannot start: {reason}"
+        if output:
+            message += f"\n{output}"
+        self._conductor.gave_up(StartError(message, output=output))
+
+    def _start_worker(self, number: int, slot: int) -> None:
+        forkserver = self._forkserver or self._start_forkserver()
+        path = f"{self._folder}/{number}"
+        channel = Channel(self._context)
+        channel.bind(path)
+        page = create_file()
+        worker = WorkerHandle(number, slot, forkserver, channel, page)
+        self._workers[number] = worker
+        self.started += 1
+        self._conductor.worker_made(worker)
+        forkserver.order((messages.FORK, number, path), page)
+
+    def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
+        del self._workers[worker.number]
+        wanted = bool(worker.ending) or self._closing
+        blamed = self._conductor.worker_gone(worker, exit)
+        if not wanted and exit.output:
+            self._failure = exit.output
+        worker.close()
+        self._let_go(worker.forkserver)
+        if not self._closing:
+            kind = Exit.BLAMED if blamed else Exit.WANTED if wanted else Exit.UNASKED
+            now = time.monotonic()
+            number, reason = worker.number, str(exit)
+            self._perform(self._supervision.child_exited(number, kind, reason, now))
+
+    # Forkservers
+
+    def _start_forkserver(self) -> ForkserverHandle:
+        forkserver = ForkserverHandle(
+            self._folder, self._options.preload, self._environment(), self._hear
+        )
+        self._forkserver = forkserver
+        self._forkservers.add(forkserver)
+        if self._setup is not None:
+            forkserver.order((messages.SETUP, self._setup))
+        for module in self._learnt:
+            forkserver.order((messages.LEARN, module))
+        return forkserver
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        threads = self._options.threads_per_worker
+        if threads is not None:
+            for variable in _THREAD_VARIABLES:
+                environment.setdefault(variable, str(threads))
+        environment.update(self._options.env)
+        return environment
+
+    def _hear(
+        self, forkserver: ForkserverHandle, message: tuple[Any, ...] | None
+    ) -> None:
+        if message is None:
+            self._lost_forkserver(forkserver)
+            return
+        kind, *details = message
+        if kind == messages.STARTED:
+            number, pid, has_pidfd = details
+            pidfd = forkserver.take_descriptor() if has_pidfd else None
+            self._workers[number].started(pid, pidfd)
+        elif kind == messages.EXITED:
+            self._heard_exited(*details)
+        elif kind == messages.LEARNED:
+            self._heard_learned(forkserver, *details)
+        elif kind == messages.FAILED:
+            module, text = details
+            self._failure = f"preload of {module} failed:\n{text}"
+
+    def _heard_exited(
+        self, number: int, pid: int, code: int | None, peak: int, ended: float | str
+    ) -> None:
+        worker = self._workers[number]
+        if isinstance(ended, str):  # it never was a process
+            self._end(worker, WorkerExit(None, None, 0, time.monotonic(), ended))
+        else:
+            self._end(worker, WorkerExit(pid, code, peak, ended, worker.last_words()))
+
+    def _heard_learned(
+        self, forkserver: ForkserverHandle, module: str, reason: str, alone: bool
+    ) -> None:
+        if reason:
+            self._learnt.discard(module)
+        if not alone and forkserver is self._forkserver:
+            # Forking beside a thread is not safe: the next worker gets a fresh
+            # forkserver. This one stays for as long as it has workers.
+            self._forkserver = None
+            self._let_go(forkserver)
+
+    def _let_go(self, forkserver: ForkserverHandle) -> None:
+        """End a forkserver that makes no more workers and has none left."""
+        if forkserver is not self._forkserver and not any(
+            worker.forkserver is forkserver for worker in self._workers.values()
+        ):
+            forkserver.hang_up()
+
+    def _lost_forkserver(self, forkserver: ForkserverHandle) -> None:
+        """Take leave of a forkserver that ended; its workers have died with it."""
+        if forkserver is self._forkserver:
+            self._forkserver = None
+        output = forkserver.failure or self._failure or "its forkserver ended"
+        for worker in list(self._workers.values()):
+            if worker.forkserver is forkserver:
+                self._end(
+                    worker, WorkerExit(worker.pid, None, 0, time.monotonic(), output)
+                )
+
+
+def _private_folder() -> str:
+    """Make a directory for sockets that only this user can enter."""
+    base = os.environ.get("OFFLOOP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
+    for folder in (base, tempfile.gettempdir(), "/tmp"):
+        if folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="offloop-", dir=folder)
+    raise StartError(
+        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to one "
+        f"that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
+    )

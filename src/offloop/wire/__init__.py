@@ -1,0 +1,1 @@
+"""What moves: objects to bytes, bytes between processes. The four are strangers."""

@@ -1,0 +1,121 @@
+"""Frames between the parent and one worker: a ZeroMQ PAIR socket over `ipc://`.
+
+One socket for each incarnation of a worker, bound before the process exists and closed
+after it is gone, so nothing can be delivered to the wrong one and no identity frame is
+needed. The queue is unbounded here (high-water mark 0): credit bounds it.
+
+The file behind the address lives in a private directory until the worker has connected;
+then it is removed: nobody else can connect, and nothing stays on disk. (Unbinding would
+close the connection too: ZeroMQ's listener owns those that it accepted.) Abstract socket
+names are not used: they have no permissions.
+
+This module moves messages and never looks into the calls and answers that they carry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+
+import zmq
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Buffer = bytes | bytearray | memoryview
+    Message = tuple[Any, ...]
+
+# ZeroMQ's own ping-pong needs one I/O thread at each end; more of them only add wake-ups.
+_IO_THREADS = 1
+
+
+def make_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return a ZeroMQ context of one's own; the caller must `destroy` it."""
+    return zmq.Context(io_threads=_IO_THREADS)
+
+
+class Channel:
+    """One end of the line between the parent and a worker."""
+
+    __slots__ = ("_path", "_socket", "fd")
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        socket = context.socket(zmq.PAIR)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        self._socket = socket
+        #: the file where this end listens; None once it is removed, or on the other end
+        self._path: str | None = None
+        #: readable when something may have happened; edge-triggered: see `wants_reading`
+        self.fd: int = socket.getsockopt(zmq.FD)
+
+    def bind(self, path: str) -> None:
+        """Listen at `path`, which must not exist yet."""
+        self._socket.bind(f"ipc://{path}")
+        self._path = path
+
+    def connect(self, path: str) -> None:
+        """Join the end that listens at `path`."""
+        self._socket.connect(f"ipc://{path}")
+
+    def seal(self) -> None:
+        """Remove the address: the other end has come, or never will."""
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._path = None
+
+    def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        """Hand a message over; never blocks, because the queue has no limit.
+
+        Buffers are not copied: they must not change any more.
+        """
+        envelope = pickle.dumps(message, 5)
+        if not buffers:
+            self._socket.send(envelope, zmq.NOBLOCK)
+            return
+        self._socket.send(envelope, zmq.NOBLOCK | zmq.SNDMORE)
+        self._socket.send_multipart(buffers, zmq.NOBLOCK, copy=False)
+
+    def receive_nowait(self) -> Message | None:
+        """Return the next message, or None when there is none.
+
+        Its buffers must be taken with `receive_buffers` before anything else is received.
+        """
+        try:
+            return pickle.loads(self._socket.recv(zmq.NOBLOCK))  # type: ignore[no-any-return]
+        except zmq.Again:
+            return None
+
+    def receive(self) -> Message | None:
+        """Wait for the next message; None when `set_timeout`'s time passes without one."""
+        try:
+            return pickle.loads(self._socket.recv())  # type: ignore[no-any-return]
+        except zmq.Again:
+            return None
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Bound the wait of `receive`; None: wait for ever."""
+        milliseconds = -1 if seconds is None else round(seconds * 1000)
+        self._socket.setsockopt(zmq.RCVTIMEO, milliseconds)
+
+    def receive_buffers(self, count: int) -> list[memoryview]:
+        """Take the `count` frames that follow the envelope just received."""
+        receive = self._socket.recv
+        return [receive(copy=False).buffer for _ in range(count)]
+
+    def wants_reading(self) -> bool:
+        """Tell whether a message waits: to be asked after each send.
+
+        ZeroMQ's descriptor is edge-triggered, and sending may swallow the edge.
+        """
+        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close this end; unsent messages get `linger` seconds more."""
+        self.seal()
+        self._socket.close(round(linger * 1000))

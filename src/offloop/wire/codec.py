@@ -1,0 +1,289 @@
+"""Objects to bytes and back: calls, results and exceptions.
+
+    (args, kwargs) ──▶ C pickler ──▶ payload + buffers of 16 KiB and more, uncopied
+                          │ refused, or it names __main__
+                          ▼
+                      cloudpickle, by value
+
+It moves nothing itself and knows no socket, no shared memory and no job: it makes bytes
+and buffers, and reads them. It runs no user code, but for what pickling runs. Pickles
+are only ever read from peers that the channel trusts.
+
+This is the face of three modules: `by_value` knows how to pickle what only one process
+knows, `failures` how exceptions travel.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+from offloop.errors import NotOffloadable, ResultNotEncodable
+from offloop.wire.by_value import MAIN, dumps_by_value
+from offloop.wire.by_value import in_band as dumps_in_band
+from offloop.wire.failures import decode_error, encode_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeAlias
+
+    Buffer: TypeAlias = bytes | bytearray | memoryview
+    Keep: TypeAlias = Callable[[pickle.PickleBuffer], bool]
+
+__all__ = [
+    "OUT_OF_BAND",
+    "encode",
+    "decode",
+    "encode_call",
+    "decode_call",
+    "encode_result",
+    "encode_error",
+    "decode_error",
+]
+
+#: bytes from which a buffer travels beside the payload instead of inside it
+OUT_OF_BAND = 16 * 1024
+
+_HINT = (
+    "Locks, sockets, open files, generators and database sessions belong to one "
+    "process: make them inside the job, or once per worker in `initializer`."
+)
+
+_BULKY = frozenset({bytes, bytearray, memoryview})
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+# ---- calls and results ---------------------------------------------------------------
+
+
+def encode(
+    obj: object, *, describe: str, in_band: bool = False
+) -> tuple[bytes, list[Buffer]]:
+    """Turn one object into a payload and its large buffers.
+
+    Args:
+        obj: anything that pickle or cloudpickle takes.
+        describe: what it belongs to, for the message of an error.
+        in_band: put everything into the payload, however large.
+
+    Returns:
+        The payload, and the buffers that `decode` must be given in the same order.
+        The buffers are views on `obj`: send or copy them before it changes.
+
+    Raises:
+        NotOffloadable: it cannot travel; the reason is the ``__cause__``.
+    """
+    try:
+        if in_band:
+            return dumps_in_band(obj, shared=True), []
+        return _dump(_lift(obj))
+    except Exception as error:
+        raise NotOffloadable(_refusal(describe, "it", obj, error)) from error
+
+
+def decode(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """Read what `encode` or `encode_result` wrote; errors pass through unchanged.
+
+    Arrays are views on the given buffers, and writable where those are.
+    """
+    return _loads(payload, buffers=buffers)
+
+
+def encode_call(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    describe: str,
+    *,
+    applied: bool = False,
+) -> tuple[bytes, list[Buffer]]:
+    """Turn the arguments of a call into a payload and its large buffers.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        describe: the call, for the message of an error ("app.thumbnail(...)").
+        applied: `args[0]` is the callable itself, not an argument of the user.
+
+    Returns:
+        What `decode_call` must be given.
+
+    Raises:
+        NotOffloadable: names the argument that cannot travel, and why.
+    """
+    carried, named = args, kwargs
+    for value in args:
+        if type(value) in _BULKY:
+            carried = tuple(map(_lift, args))
+            break
+    if kwargs:
+        named = {name: _lift(value) for name, value in kwargs.items()}
+    try:
+        return _dump((carried, named))
+    except Exception as error:
+        message, cause = _blame_argument(args, kwargs, describe, error, applied)
+        raise NotOffloadable(message) from cause
+
+
+def decode_call(
+    payload: Buffer, buffers: Sequence[Buffer] = ()
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Read what `encode_call` wrote; errors pass through unchanged."""
+    call: tuple[tuple[Any, ...], dict[str, Any]] = _loads(payload, buffers=buffers)
+    return call
+
+
+def encode_result(value: object, describe: str) -> tuple[bytes, list[Buffer]]:
+    """Turn what a function returned into a payload and its large buffers.
+
+    Raises:
+        ResultNotEncodable: it cannot travel; the reason is the ``__cause__``.
+    """
+    try:
+        return _dump(_lift(value), shared=False)
+    except Exception as error:
+        message = _refusal(describe, "its result", value, error)
+        raise ResultNotEncodable(message, function=describe) from error
+
+
+def _dump(obj: object, *, shared: bool = True) -> tuple[bytes, list[Buffer]]:
+    """Pickle with the C pickler if that is enough, by value if not."""
+    held: list[Any] = []
+    try:
+        payload = _dumps(obj, 5, buffer_callback=held.append)
+        if MAIN not in payload:
+            return (payload, held) if not held else _sift(obj, payload, held)
+    except Exception:
+        held.clear()
+    buffers: list[Buffer] = []
+    return dumps_by_value(obj, _keeper(buffers), shared=shared), buffers
+
+
+def _sift(
+    obj: object, payload: bytes, held: list[pickle.PickleBuffer]
+) -> tuple[bytes, list[Buffer]]:
+    """Pickle once more, with the small buffers in band, if there are any.
+
+    A callback in Python at the first try would cost every call a tenth of a
+    microsecond, for the sake of the few that carry small arrays.
+    """
+    raws: list[Buffer] = [buffer.raw() for buffer in held]
+    if all(len(raw) >= OUT_OF_BAND for raw in raws):
+        return payload, raws
+    buffers: list[Buffer] = []
+    return _dumps(obj, 5, buffer_callback=_keeper(buffers)), buffers
+
+
+def _keeper(buffers: list[Buffer]) -> Keep:
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND:
+            return True
+        buffers.append(raw)
+        return False
+
+    return keep_in_band
+
+
+# ---- bytes-like arguments, which pickle would copy or refuse -------------------------
+
+
+class _Block:
+    """Stands for large bytes or a bytearray, so that pickle does not copy them."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes | bytearray) -> None:
+        self.value = value
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return type(self.value), (pickle.PickleBuffer(self.value),)
+
+
+class _View:
+    """Stands for a memoryview, which pickle refuses."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: memoryview) -> None:
+        self.value = value
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        view = self.value
+        format: Any = view.format
+        # Only native single-character formats can be cast back: refuse others here.
+        memoryview(bytes(view.itemsize)).cast(format)
+        flat: Buffer = view
+        if not view.c_contiguous:
+            flat = view.tobytes() if view.readonly else bytearray(view.tobytes())
+        rest = (format, view.shape, view.readonly)
+        return _make_view, (pickle.PickleBuffer(flat), *rest)
+
+
+def _make_view(
+    buffer: Buffer, format: Any, shape: tuple[int, ...], readonly: bool
+) -> memoryview:
+    view = memoryview(buffer)
+    if view.readonly and not readonly:
+        view = memoryview(bytearray(buffer))
+    if format != "B" or len(shape) != 1:
+        view = view.cast("B").cast(format, shape)
+    return view.toreadonly() if readonly else view
+
+
+def _lift(value: Any) -> Any:
+    kind = type(value)
+    if kind is memoryview:
+        return _View(value)
+    if kind in _BULKY and len(value) >= OUT_OF_BAND:
+        return _Block(value)
+    return value
+
+
+# ---- why something cannot travel -----------------------------------------------------
+
+
+def _refusal(describe: str, what: str, value: object, error: Exception) -> str:
+    return (
+        f"{describe}: {what} (of type {_type_name(value)}) cannot be sent to another "
+        f"process: {type(error).__name__}: {error}. {_HINT}"
+    )
+
+
+def _blame_argument(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    describe: str,
+    error: Exception,
+    applied: bool,
+) -> tuple[str, Exception]:
+    """Find the first argument that cannot travel by itself."""
+    for label, value in _labelled(args, kwargs, applied):
+        cause = _trouble(value)
+        if cause is not None:
+            return _refusal(describe, label, value, cause), cause
+    return _refusal(describe, "the arguments together", args, error), error
+
+
+def _labelled(
+    args: tuple[Any, ...], kwargs: dict[str, Any], applied: bool
+) -> Iterator[tuple[str, Any]]:
+    for index, value in enumerate(args, 0 if applied else 1):
+        yield f"argument {index}" if index else "the callable", value
+    for name, value in kwargs.items():
+        yield f"argument {name!r}", value
+
+
+def _trouble(value: object) -> Exception | None:
+    try:
+        _dump(_lift(value))
+    except Exception as error:
+        return error
+    return None
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,167 @@
+"""A page of shared memory that tells what a worker is doing, whatever happens to it.
+
+One anonymous file per worker, made by the parent, written without any lock: each word has
+one writer, and a word of eight aligned bytes is written in one store.
+
+    0     running job      worker    0 while idle
+    8     since            worker    monotonic nanoseconds
+    16    answers kept     worker    grows by one with each
+    24    attention        parent    "look at your socket before the next job"
+    32    interrupt        parent    number of the job that must stop
+    64    slots            worker    the last SLOTS answers, small ones
+    ...   overflow         worker    the same slots, for larger ones (sparse)
+    end   last words       worker    written by faulthandler when it crashes
+
+Why the answers: a worker may hold several short jobs, and ZeroMQ sends from a thread of its
+own. An answer handed to it is lost if the next job kills the process at once, although that
+job has run. So each answer is kept here *before* the next job begins. A worker never holds
+more than SLOTS jobs, so an answer that has not arrived is among the last SLOTS kept: the
+parent finds it here, and exactly one job, the running one, is hit by the death.
+
+This module never talks to a socket and never decides what a death means.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: jobs that a worker may hold at once; the scheduler's max_credit must not be larger
+SLOTS = 64
+
+_SMALL = 256
+_LARGE = 16 * 1024
+_WORDS = 8
+_SLOTS_AT = 4096
+_OVERFLOW_AT = _SLOTS_AT + SLOTS * _SMALL
+_SIZE = _OVERFLOW_AT + SLOTS * _LARGE
+
+#: job, started, run time, status, bytes of the payload that follows
+_ANSWER = struct.Struct("@QddII")
+_SMALL_ROOM = _SMALL - _ANSWER.size
+
+_RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT = range(5)
+
+
+def create_file() -> int:
+    """Return the descriptor of a new zeroed page file that no path leads to."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("offloop-status", os.MFD_CLOEXEC)
+    else:  # an unlinked file does the same where there is no memfd
+        with tempfile.TemporaryFile(prefix="offloop-") as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, _SIZE)
+    return descriptor
+
+
+class StatusPage:
+    """Both ends of one worker's page: the parent creates it, the worker attaches.
+
+    Args:
+        descriptor: of the page file; stays the caller's to close.
+    """
+
+    __slots__ = ("_map", "_view", "_words")
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, _SIZE)
+        self._view = memoryview(self._map)
+        #: the header as machine words, so that each store is whole
+        self._words = self._view[: _WORDS * 8].cast("Q")
+
+    @staticmethod
+    def prepare_last_words(descriptor: int) -> None:
+        """Make `descriptor` ready for faulthandler: what it writes lands behind the page."""
+        os.lseek(descriptor, _SIZE, os.SEEK_SET)
+
+    @staticmethod
+    def last_words(descriptor: int) -> str:
+        """Return what the worker's faulthandler wrote when it crashed, or ""."""
+        return os.pread(descriptor, 16384, _SIZE).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Unmap the page. Nothing of this object works afterwards."""
+        self._words.release()
+        self._view.release()
+        self._map.close()
+
+    # Worker's end
+
+    def begin(self, job: int, now_ns: int) -> None:
+        """Note that `job` runs from now on; its predecessor's answer is kept."""
+        words = self._words
+        words[_SINCE] = now_ns
+        words[_RUNNING] = job
+
+    def rest(self) -> None:
+        """Note that no job runs."""
+        self._words[_RUNNING] = 0
+
+    def keep(
+        self, job: int, status: int, payload: bytes, started: float, run_time: float
+    ) -> bool:
+        """Keep an answer until SLOTS more have come.
+
+        Returns:
+            False when it is too large to be kept.
+        """
+        size = len(payload)
+        words = self._words
+        kept = words[_KEPT]
+        slot = kept % SLOTS
+        at = _SLOTS_AT + slot * _SMALL
+        if size <= _SMALL_ROOM:
+            body = at + _ANSWER.size
+        elif size <= _LARGE:
+            body = _OVERFLOW_AT + slot * _LARGE
+        else:
+            return False
+        _ANSWER.pack_into(self._map, at, job, started, run_time, status, size)
+        self._map[body : body + size] = payload
+        words[_KEPT] = kept + 1
+        return True
+
+    def attention(self) -> bool:
+        """Tell whether the parent wants to be heard before the next job begins."""
+        return self._words[_ATTENTION] != 0
+
+    def interrupted(self) -> int:
+        """Return the number of the job that must stop, 0 for none."""
+        return self._words[_INTERRUPT]
+
+    # Parent's end
+
+    def running(self) -> int:
+        """Return the number of the job that runs (or ran at the death), 0 for none."""
+        return self._words[_RUNNING]
+
+    def since(self) -> float:
+        """Return when the running job began, in monotonic seconds."""
+        return self._words[_SINCE] / 1e9
+
+    def kept(self) -> Iterator[tuple[int, int, bytes, float, float]]:
+        """Yield the kept answers, oldest first: (job, status, payload, started, time)."""
+        end = self._words[_KEPT]
+        for number in range(max(0, end - SLOTS), end):
+            slot = number % SLOTS
+            at = _SLOTS_AT + slot * _SMALL
+            job, started, run_time, status, size = _ANSWER.unpack_from(self._map, at)
+            if size <= _SMALL_ROOM:
+                body = at + _ANSWER.size
+            else:
+                body = _OVERFLOW_AT + slot * _LARGE
+            yield job, status, self._map[body : body + size], started, run_time
+
+    def ask_attention(self, wanted: bool) -> None:
+        """Make the worker look at its socket before its next job, or stop that."""
+        self._words[_ATTENTION] = int(wanted)
+
+    def interrupt(self, job: int) -> None:
+        """Name the job that must stop; the signal that follows makes it look."""
+        self._words[_INTERRUPT] = job

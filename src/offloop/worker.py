@@ -1,0 +1,382 @@
+"""The process that runs jobs: receive, run, reply.
+
+    receive ──▶ inbox ──▶ decode ──▶ run ──▶ encode ──▶ keep, reply
+       ▲                                                    │
+       └──────────── nothing left to do: wait ◀─────────────┘
+
+Forked from the forkserver, it runs one job at a time, in the order of its inbox, in its
+main thread. It decides nothing: which jobs it gets, and what its death means, is the
+parent's business. It imports almost nothing, so that a fork is cheap and user code finds
+a clean interpreter; neither asyncio nor numpy is here until a job brings them.
+
+What the parent relies on:
+- an answer is kept in the status page before the next job begins (`wire.status`);
+- an answer too large for that is sent with nothing begun after it: the rest of the inbox
+  goes back;
+- the page names the running job before its function is called;
+- an interrupted worker says so, begins nothing more and leaves.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from types import CoroutineType
+
+from offloop import context, messages
+from offloop.errors import JobInterrupted
+from offloop.wire import codec, failures
+from offloop.wire.channel import Channel, make_context
+from offloop.wire.functions import FunctionCache
+from offloop.wire.status import StatusPage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+# An answer may wait for its companions this long, so that short jobs share a message.
+_HOLD_NS = 200_000
+
+# After this many idle seconds freed memory goes back to the system.
+_IDLE = 1.0
+
+# glibc's mallopt: keep what is freed while working. Decoding and encoding images otherwise
+# returns and faults in the same pages again for each one: 4,304 page faults and 7 ms of
+# system time for a 1600x1200 JPEG; with this, none, and 18 % more images a second.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEEP_BYTES = 1 << 30
+
+# Time that unsent answers get when the worker leaves.
+_LINGER = 5.0
+
+
+def main(number: int, address: str, page: int, setup: bytes | None) -> int:
+    """Run a worker until it is told to stop; returns its exit code.
+
+    Args:
+        number: of this worker in its pool.
+        address: path of the parent's socket.
+        page: descriptor of the status page file.
+        setup: the encoded initializer and its arguments, or None.
+    """
+    _reset_signals()
+    _reseed()
+    _forget_main()
+    StatusPage.prepare_last_words(page)
+    faulthandler.enable(file=page, all_threads=False)
+    zmq_context = make_context()
+    channel = Channel(zmq_context)
+    channel.connect(address)
+    try:
+        return Worker(number, channel, StatusPage(page)).run(setup)
+    finally:
+        channel.close(linger=_LINGER)
+        zmq_context.term()
+        _leave()
+
+
+class Worker:
+    """Runs the jobs that arrive over `channel`, one after the other."""
+
+    def __init__(self, number: int, channel: Channel, page: StatusPage) -> None:
+        self._number = number
+        self._channel = channel
+        self._page = page
+        self._functions = FunctionCache()
+        #: functions that were resolved, with their names: the hot half of `_functions`
+        self._resolved: dict[int, tuple[Callable[..., Any], str]] = {}
+        #: calls that have arrived and not begun, each with its buffers
+        self._inbox: deque[tuple[tuple[Any, ...], list[memoryview]]] = deque()
+        #: answers that were not sent yet, and their buffers in the same order
+        self._answers: list[tuple[Any, ...]] = []
+        self._buffers: list[Any] = []
+        #: when the oldest of `_answers` was ready, in monotonic nanoseconds
+        self._held_since = 0
+        #: modules imported for a function without a thread being started
+        self._imported: list[str] = []
+        #: number of the job whose user code is on the stack now; 0 for none
+        self._in_job = 0
+        #: True once this job was asked to stop, so that it is asked once
+        self._asked = False
+        self._stopping = False
+
+    def run(self, setup: bytes | None) -> int:
+        """Serve until STOP or an interrupt; returns the exit code."""
+        if not self._set_up(setup):
+            return 1
+        try:
+            while not self._stopping:
+                self._take(self._next_message())
+                self._work()
+        except JobInterrupted:
+            # The signal came in the moment between the job's end and our noting it.
+            self._leave_interrupted(self._page.running())
+        self._flush()
+        return 0
+
+    # Messages
+
+    def _set_up(self, setup: bytes | None) -> bool:
+        try:
+            if setup is not None:
+                initializer, initargs = pickle.loads(setup)
+                initializer(*initargs)
+        except BaseException:
+            self._channel.send((messages.BROKEN, traceback.format_exc()))
+            return False
+        _keep_freed_memory()
+        signal.signal(messages.WAKE_SIGNAL, self._woken)
+        self._channel.set_timeout(_IDLE)
+        self._channel.send((messages.READY, os.getpid()))
+        return True
+
+    def _next_message(self) -> tuple[Any, ...]:
+        message = self._channel.receive_nowait()
+        if message is None:
+            message = self._channel.receive()
+        if message is None:
+            _return_freed_memory()
+            self._channel.set_timeout(None)
+            message = self._channel.receive()
+            assert (
+                message is not None
+            )  # without a timeout, only a message ends the wait
+            self._channel.set_timeout(_IDLE)
+        return message
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == messages.JOBS:
+            _, calls, definitions, forgotten = message
+            for identity, definition in definitions:
+                self._functions.learn(identity, definition)
+            if forgotten:
+                self._forget(forgotten)
+            receive_buffers = self._channel.receive_buffers
+            self._inbox.extend(
+                (call, receive_buffers(call[3]) if call[3] else []) for call in calls
+            )
+        elif kind == messages.RECALL:
+            self._give_back(set(message[1]))
+        elif kind == messages.STOP:
+            self._stopping = True
+
+    def _listen(self) -> None:
+        """Take what has arrived without beginning anything."""
+        while (message := self._channel.receive_nowait()) is not None:
+            self._take(message)
+
+    def _give_back(self, unwanted: set[int]) -> None:
+        """Return those of `unwanted` that have not begun; says so even if there is none."""
+        kept: deque[tuple[tuple[Any, ...], list[memoryview]]] = deque()
+        returned = []
+        for item in self._inbox:
+            number = item[0][0]
+            if number in unwanted:
+                returned.append(number)
+            else:
+                kept.append(item)
+        self._inbox = kept
+        self._channel.send((messages.RETURNED, returned))
+
+    def _give_back_all(self) -> None:
+        if self._inbox:
+            self._give_back({call[0] for call, _ in self._inbox})
+
+    def _flush(self) -> None:
+        if self._answers or self._imported:
+            message = (messages.RESULTS, self._answers, self._imported)
+            self._channel.send(message, self._buffers)
+            self._answers = []
+            self._buffers = []
+            self._imported = []
+
+    # Jobs
+
+    def _work(self) -> None:
+        """Run the inbox, then send what is left to send."""
+        page = self._page
+        while self._inbox:
+            if page.attention():
+                self._listen()
+                if not self._inbox:
+                    break
+            call, buffers = self._inbox.popleft()
+            if not self._run_job(call, buffers):
+                # Its answer is only in ZeroMQ's hands: nothing may begin, and perhaps
+                # crash, before the parent has it. The page goes on naming this job.
+                self._flush()
+                self._give_back_all()
+                return
+        self._flush()
+        page.rest()
+
+    def _run_job(self, call: tuple[Any, ...], buffers: list[memoryview]) -> bool:
+        """Run one job and answer for it; True if the answer is safe from a crash."""
+        job, function_id, payload, _, attempt, deadline, many = call
+        page = self._page
+        started_ns = time.monotonic_ns()
+        page.begin(job, started_ns)
+        name = ""
+        out: list[Any] = []
+        token = context.enter(context.JobContext(job, attempt, deadline, self._number))
+        try:
+            function, name = self._resolve(function_id)
+            args, kwargs = codec.decode_call(payload, buffers)
+            self._in_job = job
+            if many:
+                value = [_call(function, items, {}) for items in args[0]]
+            else:
+                value = _call(function, args, kwargs)
+            self._in_job = 0
+            answer, out = codec.encode_result(value, name)
+            status = messages.OK
+        except JobInterrupted:
+            self._in_job = 0
+            return self._leave_interrupted(job)
+        except BaseException as error:
+            self._in_job = 0
+            answer = failures.encode_error(error, job_id=job, function=name)
+            status = messages.ERROR
+        finally:
+            context.leave(token)
+        ended_ns = time.monotonic_ns()
+        started = started_ns / 1e9
+        run_time = (ended_ns - started_ns) / 1e9
+        kept = not out and page.keep(job, status, answer, started, run_time)
+        self._answer((job, status, answer, len(out), started, run_time), out, ended_ns)
+        return kept
+
+    def _answer(self, answer: tuple[Any, ...], buffers: list[Any], now_ns: int) -> None:
+        if not self._answers:
+            self._held_since = now_ns
+        self._answers.append(answer)
+        if buffers:
+            self._buffers.extend(buffers)
+        if now_ns - self._held_since > _HOLD_NS:
+            self._flush()
+
+    def _resolve(self, identity: int) -> tuple[Callable[..., Any], str]:
+        found = self._resolved.get(identity)
+        if found is None:
+            threads = threading.active_count()
+            function = self._functions.get(identity)
+            name = getattr(function, "__qualname__", None) or repr(function)
+            found = self._resolved[identity] = (function, name)
+            # The parent's forkserver may import these too: nothing began beside them.
+            if threading.active_count() == threads:
+                self._imported.extend(self._functions.imported)
+            self._functions.imported.clear()
+        return found
+
+    def _forget(self, identities: list[int]) -> None:
+        self._functions.forget(identities)
+        for identity in identities:
+            self._resolved.pop(identity, None)
+
+    # Interrupts
+
+    def _woken(self, signum: int, frame: FrameType | None) -> None:
+        """Stop the running job, or give waiting ones back, if the parent asks for it.
+
+        Runs between two bytecodes of the main thread. Outside user code there is nothing
+        to do: the main loop looks by itself before it begins a job.
+        """
+        if not self._in_job:
+            return
+        if self._page.interrupted() == self._in_job:
+            if not self._asked:
+                self._asked = True
+                context.current_job().cancelled = True
+                raise JobInterrupted
+        elif self._page.attention():
+            self._listen()
+
+    def _leave_interrupted(self, job: int) -> bool:
+        """Answer for a job that was stopped. The worker leaves: its state is unknown.
+
+        The parent takes this answer for the inbox's return too.
+        """
+        self._asked = True
+        self._stopping = True
+        started = self._page.since()
+        run_time = time.monotonic() - started
+        self._answers.append((job, messages.INTERRUPTED, b"", 0, started, run_time))
+        self._inbox.clear()
+        return True
+
+
+def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    value = function(*args, **kwargs)
+    if type(value) is CoroutineType:
+        import asyncio
+
+        return asyncio.run(value)
+    return value
+
+
+def _reset_signals() -> None:
+    """Undo what the forkserver set; Ctrl-C is the parent's to handle."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
+def _reseed() -> None:
+    """Give each worker random numbers of its own; `random` reseeds itself at a fork."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _forget_main() -> None:
+    """Show user code an empty `__main__`, not the forkserver's.
+
+    Functions of the user's `__main__` arrive by value; that module never runs here.
+    """
+    sys.modules["__main__"] = type(sys)("__main__")
+    sys.argv[:] = [""]
+
+
+def _leave() -> None:
+    """Do what the interpreter would do at its end; the forkserver's stack is below us."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _keep_freed_memory() -> None:
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+
+
+def _return_freed_memory() -> None:
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """Return the C library if it is glibc, else None."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

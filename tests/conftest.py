@@ -1,0 +1,96 @@
+"""The house rules of every test: `async def` runs, and nothing is left behind.
+
+An `async def` test runs in an event loop of its own. Marked with `loops` it runs twice,
+once under asyncio and once under uvloop. Fixtures are plain functions: what must be
+opened in the loop is opened by the test with ``async with``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import shutil
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+
+import leaks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+pytest_plugins = ["pytester", "gates"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run `async def` tests in a fresh event loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    factory = pyfuncitem.funcargs["loop_factory"]
+    with asyncio.Runner(debug=False, loop_factory=factory) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
+    return True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `loops` under each event loop."""
+    if metafunc.definition.get_closest_marker("loops"):
+        loops = ["asyncio", "uvloop"]
+        metafunc.parametrize("loop_factory", loops, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
+    """Return what makes the event loop of this test."""
+    if getattr(request, "param", "asyncio") == "uvloop":
+        uvloop = pytest.importorskip("uvloop")
+        make: LoopFactory = uvloop.new_event_loop
+        return make
+    return asyncio.new_event_loop
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the session, and processes that it starts, a temporary directory of its own.
+
+    What another program leaves in the common one is then no concern of the tests. The
+    name is short because the path of a Unix socket may have 107 characters only.
+    """
+    tmp_path_factory.getbasetemp()  # settles where `tmp_path` lives: not in here
+    directory = tempfile.mkdtemp(prefix="ol-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", directory)
+        patch.setenv("OFFLOOP_RUNTIME_DIR", directory)
+        patch.setattr(tempfile, "tempdir", None)
+        yield directory
+    shutil.rmtree(directory)
+
+
+if sys.platform == "linux":
+
+    @pytest.fixture(scope="session", autouse=True)
+    def _prepare_watch() -> None:
+        """Let libraries open what they keep for good: no test is to blame for it."""
+        leaks.adopt_orphans()
+        zmq.Frame(bytes(100_000), copy=False)  # the first one starts a thread
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            uvloop.new_event_loop().close()  # the first one opens a pipe
+
+    @pytest.fixture(autouse=True)
+    def _no_leaks(runtime: str) -> Iterator[None]:
+        before = leaks.take(runtime)
+        yield
+        left = leaks.find(before, runtime)
+        if left:
+            pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)

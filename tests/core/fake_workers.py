@@ -1,0 +1,396 @@
+"""Workers that are made of lists, and a referee who judges every command.
+
+Each fake worker has an inbox, runs one job at a time, and speaks to the scheduler through
+two lines that deliver late, in order: what a test delivers when decides which races happen.
+It keeps the promises of a real one: answers are delivered before its death is told, an
+interrupt reaches the very job that it names or nobody, and a kill ends all at once.
+
+The referee keeps books of its own, knows nothing of the scheduler's inside, and fails the
+test at the first command that should not have been given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+
+from offloop.core.commands import (
+    InterruptJob,
+    KillWorker,
+    RecallJobs,
+    SendJob,
+    Settle,
+    StopWorker,
+)
+from offloop.core.job import Ending, JobRecord, JobState
+from offloop.core.scheduler import Scheduler
+
+GRACE = 0.2
+WINDOW = 0.001
+MAX_KILLS = 3
+MAX_CREDIT = 5
+
+
+@dataclass
+class Entry:
+    """What the referee knows of a job."""
+
+    record: JobRecord
+    order: int
+    retries: int
+    sent: int = 0
+    #: worker that has it
+    holder: int | None = None
+    ending: Ending | None = None
+    kills: int = 0
+    #: came back from a worker without having been charged or delayed
+    returned: bool = False
+    #: failed, and waits for its retry
+    delayed: bool = False
+
+    @property
+    def waits(self) -> bool:
+        return self.ending is None and self.holder is None and not self.delayed
+
+
+@dataclass
+class FakeWorker:
+    """One worker, as it is, and as the referee believes that the scheduler sees it."""
+
+    number: int
+    #: messages on their way to it
+    inbound: deque = field(default_factory=deque)
+    #: facts on their way to the scheduler
+    outbound: deque = field(default_factory=deque)
+    inbox: list[int] = field(default_factory=list)
+    running: int | None = None
+    #: job that the last interrupt named
+    target: int | None = None
+    stopping: bool = False
+    gone: bool = False
+
+    # The referee's books: jobs sent and not answered for, with their charge
+    held: dict[int, float] = field(default_factory=dict)
+    interrupted: int | None = None
+    grace_over: float = inf
+    retired: bool = False
+    ending: bool = False
+
+    @property
+    def usable(self) -> bool:
+        closed = self.retired or self.ending or self.interrupted is not None
+        return not closed
+
+    def receive(self) -> None:
+        """Take the next message, if there is one."""
+        if self.gone or not self.inbound:
+            return
+        kind, body = self.inbound.popleft()
+        if kind == "job":
+            self.inbox.append(body)
+        elif kind == "recall":
+            back = [job for job in self.inbox if job in body]
+            self.inbox = [job for job in self.inbox if job not in body]
+            self.outbound.append(("jobs_returned", back))
+        else:
+            self.stopping = True
+
+    def work(self) -> None:
+        """Begin the next job, or leave if asked to and nothing is left."""
+        if self.gone or self.running is not None:
+            return
+        if self.inbox:
+            self.running = self.inbox.pop(0)
+        elif self.stopping:
+            self.gone = True
+
+    def answer(self, ok: bool, run_time: float, retryable: bool = False) -> None:
+        """End the running job."""
+        if self.gone or self.running is None:
+            return
+        if ok:
+            fact = ("job_finished", self.running, "result", run_time)
+        else:
+            fact = ("job_failed", self.running, "error", run_time, retryable)
+        self.outbound.append(fact)
+        self.running = None
+
+    def notice(self) -> None:
+        """Stop the running job if the interrupt was meant for it, and leave."""
+        if self.gone or self.running is None or self.running != self.target:
+            return
+        self.outbound.append(("jobs_returned", list(self.inbox)))
+        self.outbound.append(("job_interrupted", self.running))
+        self.inbox.clear()
+        self.running = None
+        self.gone = True
+
+    def die(self) -> None:
+        """End at once, whatever runs."""
+        self.gone = True
+
+
+class World:
+    """A scheduler among fake workers, with the referee's eyes on it."""
+
+    def __init__(self, *, thorough: bool = True, **options) -> None:
+        options = {"max_credit": MAX_CREDIT, "max_kills": MAX_KILLS} | options
+        self.scheduler = Scheduler(grace=GRACE, window=WINDOW, **options)
+        self.max_credit = options["max_credit"]
+        self.thorough = thorough
+        self.now = 10.0
+        self.workers: dict[int, FakeWorker] = {}
+        self.last_worker = 0
+        self.jobs: dict[int, Entry] = {}
+        #: never sent, and not ended, by priority, in order of submission
+        self.fresh: dict[int, deque[Entry]] = {}
+        #: fact that is being told, for judging what comes of it
+        self.fact: tuple = ()
+
+    # Facts
+
+    def tell(self, name: str, *args) -> None:
+        """Tell the scheduler a fact, judge its commands and carry them out."""
+        self.fact = (name, *args)
+        commands = getattr(self.scheduler, name)(*args, self.now)
+        for command in commands:
+            judge = getattr(self, f"judge_{type(command).__name__}")
+            judge(command)
+        if self.thorough:
+            self.scheduler.check()
+            self.judge_idle_hands()
+
+    def submit(self, cost, **options) -> int:
+        record = JobRecord(self.scheduler.next_id(), cost, **options)
+        entry = Entry(record, order=len(self.jobs), retries=record.retries)
+        self.jobs[record.id] = entry
+        self.fresh.setdefault(record.priority, deque()).append(entry)
+        self.tell("job_submitted", record)
+        return record.id
+
+    def start_worker(self) -> FakeWorker:
+        self.last_worker += 1
+        worker = self.workers[self.last_worker] = FakeWorker(self.last_worker)
+        self.tell("worker_ready", worker.number)
+        return worker
+
+    def retire(self, worker: FakeWorker) -> None:
+        worker.retired = True
+        self.tell("worker_retiring", worker.number)
+
+    def cancel(self, job_id: int) -> None:
+        self.tell("job_cancelled", job_id)
+        assert self.jobs[job_id].ending is not None
+
+    def cancel_all(self) -> None:
+        self.tell("cancel_all")
+        assert all(entry.ending is not None for entry in self.jobs.values())
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.tell("time_passed")
+        due = self.scheduler.next_due()
+        assert due is None or due > self.now, "what was due is done"
+
+    def deliver(self, worker: FakeWorker) -> None:
+        """Let the worker's next word arrive, at last that it is no more."""
+        if worker.outbound:
+            name, *args = worker.outbound.popleft()
+            self.arrive(worker, name, *args)
+        elif worker.gone:
+            self.lose(worker)
+
+    def arrive(self, worker: FakeWorker, name: str, *args) -> None:
+        if name == "jobs_returned":
+            for job_id in args[0]:
+                self.let_go(worker, job_id, returned=True)
+            self.tell(name, worker.number, *args)
+            return
+        entry = self.jobs[args[0]]
+        wanted = entry.ending is None
+        self.let_go(worker, args[0])
+        if name == "job_interrupted":
+            worker.ending = True
+            worker.grace_over = self.now + GRACE
+            for job_id in list(worker.held):
+                self.let_go(worker, job_id, returned=True)
+        entry.delayed = wanted and name == "job_failed" and args[3] and entry.retries > 0
+        self.tell(name, worker.number, *args)
+        if wanted and not entry.delayed:
+            assert entry.ending is not None, "an answer that was wanted settles its job"
+        elif entry.delayed and entry.ending is None:
+            entry.retries -= 1
+
+    def lose(self, worker: FakeWorker) -> None:
+        del self.workers[worker.number]
+        running = worker.running
+        for job_id in list(worker.held):
+            entry = self.jobs[job_id]
+            blamed = job_id == running and entry.ending is None
+            if blamed and not worker.ending:
+                entry.kills += 1
+            self.let_go(worker, job_id, returned=True)
+        self.tell("worker_lost", worker.number, running, "detail")
+        if running is not None and self.jobs[running].ending is None:
+            assert self.jobs[running].retries > 0
+            self.jobs[running].retries -= 1
+
+    def let_go(
+        self, worker: FakeWorker, job_id: int, returned: bool = False
+    ) -> None:
+        """Note that the worker has answered for a job."""
+        if worker.held.pop(job_id, None) is None:
+            assert worker.ending, "only one that leaves speaks of a job twice"
+            return
+        entry = self.jobs[job_id]
+        entry.holder = None
+        entry.returned = returned
+        if worker.interrupted == job_id:
+            worker.interrupted = None
+            worker.grace_over = inf
+
+    # Judgement
+
+    def judge_SendJob(self, command: SendJob) -> None:
+        worker, entry = self.workers[command.worker], self.jobs[command.job.id]
+        assert worker.usable, "sent to a worker that should get nothing"
+        assert entry.ending is None, "sent after its ending"
+        assert entry.holder is None, "sent while another worker has it"
+        assert entry.record.deadline > self.now, "sent out of time"
+        charge = max(entry.record.cost.estimate, 1e-6)
+        worker.held[command.job.id] = inf if command.job.on_cancel == "kill" else charge
+        assert len(worker.held) <= self.max_credit
+        if len(worker.held) > 1:
+            assert sum(worker.held.values()) <= WINDOW * 1.000001, "over credit"
+        if self.thorough:
+            self.judge_turn(entry)
+        if not entry.sent:
+            self.judge_fresh_turn(entry)
+        entry.sent += 1
+        entry.holder = worker.number
+        entry.returned = entry.delayed = False
+        worker.inbound.append(("job", command.job.id))
+
+    def judge_turn(self, entry: Entry) -> None:
+        priority = entry.record.priority
+        for other in self.jobs.values():
+            if other.waits and other is not entry and self.in_queue(other):
+                assert other.record.priority <= priority, "passed a higher priority"
+                if not entry.sent and other.record.priority == priority:
+                    assert not other.returned, "passed one that came back"
+
+    def in_queue(self, entry: Entry) -> bool:
+        """Tell whether it waited when this fact came, and was not out of time."""
+        return entry.record.deadline > self.now and entry.order < len(self.jobs)
+
+    def judge_fresh_turn(self, entry: Entry) -> None:
+        line = self.fresh[entry.record.priority]
+        while line[0].ending is not None:
+            line.popleft()
+        assert line[0] is entry, "not first come, first served"
+        line.popleft()
+
+    def judge_Settle(self, command: Settle) -> None:
+        entry = self.jobs[command.job.id]
+        assert entry.ending is None, "settled twice"
+        entry.ending = command.ending
+        record, (fact, *args) = entry.record, self.fact
+        judgement = {
+            Ending.RESULT: fact == "job_finished" and args[1] == record.id,
+            Ending.ERROR: fact == "job_failed" and args[1] == record.id,
+            Ending.CANCELLED: (fact == "job_cancelled" and args[0] == record.id)
+            or fact == "cancel_all",
+            Ending.TIMEOUT: record.deadline <= self.now,
+            Ending.RUN_TIMEOUT: fact == "time_passed"
+            and entry.holder is not None
+            and record.sent_at + record.run_timeout <= self.now,
+            Ending.LOST: fact == "worker_lost"
+            and args[1] == record.id
+            and entry.retries == 0
+            and entry.kills < MAX_KILLS,
+            Ending.POISON: fact == "worker_lost"
+            and args[1] == record.id
+            and entry.kills >= MAX_KILLS,
+        }
+        assert judgement[command.ending], (command, self.fact)
+        if command.ending in (Ending.RESULT, Ending.ERROR):
+            assert command.detail == args[2]
+
+    def judge_RecallJobs(self, command: RecallJobs) -> None:
+        worker = self.workers[command.worker]
+        assert command.jobs
+        assert set(command.jobs) <= set(worker.held)
+        assert not worker.ending
+        worker.inbound.append(("recall", command.jobs))
+
+    def judge_InterruptJob(self, command: InterruptJob) -> None:
+        worker, entry = self.workers[command.worker], self.jobs[command.job]
+        assert command.job in worker.held
+        assert entry.ending is not None, "only what was settled is stopped"
+        finish = entry.record.on_cancel == "finish"
+        assert not (entry.ending is Ending.CANCELLED and finish)
+        assert worker.interrupted is None
+        worker.interrupted = worker.target = command.job
+        worker.grace_over = self.now + GRACE
+
+    def judge_KillWorker(self, command: KillWorker) -> None:
+        worker = self.workers[command.worker]
+        head = self.jobs[next(iter(worker.held))] if worker.held else None
+        asked = (
+            head is not None
+            and head.ending is Ending.CANCELLED
+            and head.record.on_cancel == "kill"
+        )
+        assert asked or worker.grace_over <= self.now, "killed without a reason"
+        worker.ending = True
+        worker.grace_over = inf
+        worker.die()
+
+    def judge_StopWorker(self, command: StopWorker) -> None:
+        worker = self.workers[command.worker]
+        assert worker.retired
+        assert not worker.ending
+        assert not worker.held
+        worker.ending = True
+        worker.inbound.append(("stop", None))
+
+    def judge_idle_hands(self) -> None:
+        hands = [one for one in self.workers.values() if one.usable and not one.held]
+        work = [
+            entry for entry in self.jobs.values()
+            if entry.waits and entry.record.state is JobState.QUEUED
+        ]
+        assert not (hands and work), "a job waits while a worker has none"
+
+    # The end
+
+    def run_to_the_end(self) -> None:
+        """Let everything happen that is due; nothing may wait for ever."""
+        self.start_worker()
+        for _ in range(2000):
+            for worker in list(self.workers.values()):
+                worker.receive()
+                worker.work()
+                worker.answer(True, 1e-5)
+                self.deliver(worker)
+            if self.scheduler.idle:
+                return
+            self.pass_time(0.05)
+        raise AssertionError(f"these never end: {self.scheduler._jobs}")
+
+    def close(self) -> None:
+        """End everything, and look for what was forgotten."""
+        self.cancel_all()
+        for worker in list(self.workers.values()):
+            worker.die()
+            while worker.number in self.workers:
+                self.deliver(worker)
+        assert self.scheduler.idle
+        assert self.scheduler.next_due() is None
+        stats = self.scheduler.stats()
+        assert (stats.queued, stats.delayed, stats.sent, stats.workers) == (0, 0, 0, 0)
+        assert all(entry.ending is not None for entry in self.jobs.values())
+        assert self.scheduler._ledger.queue.waiting == 0
+        assert self.scheduler._roster.room == 0
+        self.scheduler.check()

@@ -1,0 +1,1033 @@
+"""Facts in, commands out: one behaviour of the scheduler per test.
+
+Worker 1, 2, ... are ready from the start where a test asks for them. `LONG` jobs are of a
+function that nobody has seen yet, so each has its worker for itself; `SHORT` ones share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from math import inf
+
+import pytest
+
+from offloop.core.commands import (
+    InterruptJob,
+    KillWorker,
+    RecallJobs,
+    SendJob,
+    Settle,
+    StopWorker,
+)
+from offloop.core.job import Ending, JobRecord, JobState
+from offloop.core.policies import RunTime
+from offloop.core.scheduler import Scheduler
+from offloop.errors import InternalError, PoolFull
+
+# Times whose sums are exact, so that a test may stand at the very moment.
+GRACE = 0.25
+WINDOW = 1 / 1024
+PATIENCE = 10 * WINDOW
+
+
+def short_cost() -> RunTime:
+    cost = RunTime()
+    for _ in range(8):
+        cost.observe(1e-5)
+    return cost
+
+
+class Machine:
+    """A scheduler with ready workers; each call is a fact, `now` does not go by itself."""
+
+    def __init__(self, workers: int = 0, **options) -> None:
+        self.scheduler = Scheduler(grace=GRACE, window=WINDOW, **options)
+        self.now = 100.0
+        for number in range(1, workers + 1):
+            assert self.scheduler.worker_ready(number, self.now) == []
+
+    def __getattr__(self, fact):
+        """Tell the scheduler a fact of that name, now, and look at it afterwards."""
+
+        def tell(*args):
+            commands = getattr(self.scheduler, fact)(*args, self.now)
+            self.scheduler.check()
+            return commands
+
+        return tell
+
+    def make(self, *, short: bool = False, **options) -> JobRecord:
+        cost = short_cost() if short else RunTime()
+        return JobRecord(self.scheduler.next_id(), cost, **options)
+
+    def submit(self, **options) -> JobRecord:
+        job = self.make(**options)
+        self.job_submitted(job)
+        return job
+
+    def submit_many(self, count: int, **options) -> list[JobRecord]:
+        return [self.submit(**options) for _ in range(count)]
+
+    def wait(self, seconds: float):
+        self.now += seconds
+        return self.time_passed()
+
+    @property
+    def stats(self):
+        return self.scheduler.stats()
+
+
+def settled(job: JobRecord, ending: Ending, detail=None) -> Settle:
+    return Settle(job, ending, detail)
+
+
+# Sending
+
+
+def test_a_job_goes_to_an_idle_worker_at_once():
+    machine = Machine(1)
+    job = machine.make()
+    assert machine.job_submitted(job) == [SendJob(1, job)]
+    assert job.state is JobState.SENT
+    assert job.worker == 1
+    assert job.submitted_at == job.sent_at == machine.now
+
+
+def test_without_a_worker_it_waits_for_one():
+    machine = Machine()
+    job = machine.make()
+    assert machine.job_submitted(job) == []
+    assert job.state is JobState.QUEUED
+    assert machine.worker_ready(1) == [SendJob(1, job)]
+
+
+def test_a_result_settles_its_job_and_brings_the_next():
+    machine = Machine(1)
+    first, second = machine.submit_many(2)
+    assert machine.job_finished(1, first.id, "result", 0.5) == [
+        settled(first, Ending.RESULT, "result"),
+        SendJob(1, second),
+    ]
+    assert first.state is JobState.DONE
+    assert (first.attempts, first.run_time, first.worker) == (1, 0.5, 1)
+    assert first.returned_at == machine.now
+
+
+def test_each_worker_gets_one_job_of_a_function_that_is_not_known():
+    machine = Machine(2)
+    jobs = machine.submit_many(3)
+    assert {jobs[0].worker, jobs[1].worker} == {1, 2}
+    assert jobs[2].state is JobState.QUEUED
+
+
+def test_short_jobs_share_a_worker():
+    machine = Machine(1)
+    jobs = machine.submit_many(3, short=True)
+    assert [job.worker for job in jobs] == [1, 1, 1]
+
+
+def test_the_higher_priority_is_sent_first():
+    machine = Machine(1)
+    running, low, high = [machine.submit(priority=p) for p in (0, 0, 5)]
+    assert SendJob(1, high) in machine.job_finished(1, running.id, None, 0.1)
+    assert SendJob(1, low) in machine.job_finished(1, high.id, None, 0.1)
+
+
+def test_a_job_that_passes_the_others_may_be_sent_at_once():
+    machine = Machine(1)
+    machine.submit(short=True)
+    blocked = machine.submit()
+    urgent = machine.make(short=True, priority=1)
+    assert blocked.state is JobState.QUEUED
+    assert machine.job_submitted(urgent) == [SendJob(1, urgent)]
+
+
+def test_a_short_job_does_not_pass_one_that_needs_a_worker_for_itself():
+    machine = Machine(1)
+    running, blocked, later = (machine.submit(short=s) for s in (True, False, True))
+    assert later.state is JobState.QUEUED
+    assert SendJob(1, blocked) in machine.job_finished(1, running.id, None, 1e-5)
+
+
+def test_cancelling_the_first_lets_the_next_take_the_room():
+    machine = Machine(1)
+    machine.submit(short=True)
+    blocked = machine.submit()
+    later = machine.submit(short=True)
+    assert machine.job_cancelled(blocked.id) == [
+        settled(blocked, Ending.CANCELLED),
+        SendJob(1, later),
+    ]
+
+
+def test_nothing_is_sent_behind_a_job_that_runs_surprisingly_long():
+    machine = Machine(1)
+    machine.submit(short=True)
+    machine.now += 2 * PATIENCE
+    later = machine.submit(short=True)
+    assert later.state is JobState.QUEUED
+
+
+def test_learns_how_long_the_function_takes():
+    machine = Machine(1)
+    cost = RunTime()
+    for _ in range(8):
+        job = JobRecord(machine.scheduler.next_id(), cost)
+        machine.job_submitted(job)
+        machine.job_finished(1, job.id, None, 1e-5)
+    jobs = [JobRecord(machine.scheduler.next_id(), cost) for _ in range(2)]
+    for job in jobs:
+        machine.job_submitted(job)
+    assert [job.worker for job in jobs] == [1, 1]
+
+
+# Room
+
+
+def test_a_full_pool_refuses_and_says_what_to_do():
+    machine = Machine(1, max_pending=2)
+    machine.submit_many(2)
+    assert not machine.scheduler.has_room
+    late = machine.make()
+    with pytest.raises(PoolFull, match="2 jobs are pending and max_pending is 2") as e:
+        machine.job_submitted(late)
+    assert (e.value.pending, e.value.limit, e.value.retry_after) == (2, 2, None)
+    assert machine.stats.submitted == 2
+    with pytest.raises(PoolFull, match="raise max_pending"):
+        machine.check_room()
+
+
+def test_there_is_room_again_when_a_job_has_ended():
+    machine = Machine(1, max_pending=1)
+    job = machine.submit()
+    machine.job_finished(1, job.id, None, 0.1)
+    machine.check_room()
+    assert machine.scheduler.has_room
+    machine.submit()
+
+
+def test_a_full_pool_tells_when_to_come_back():
+    machine = Machine(1, max_pending=3)
+    first, _, _ = machine.submit_many(3)
+    machine.now += 2.0
+    machine.job_finished(1, first.id, None, 2.0)
+    machine.submit()
+    with pytest.raises(PoolFull, match="again in about 2 s") as caught:
+        machine.check_room()
+    assert caught.value.retry_after == 2.0
+
+
+def test_without_a_limit_there_is_always_room():
+    machine = Machine()
+    machine.submit_many(100)
+    machine.check_room()
+    assert machine.scheduler.has_room
+    assert machine.scheduler.pending == 100
+
+
+# Errors and retries
+
+
+def test_an_error_settles_its_job():
+    machine = Machine(1)
+    job = machine.submit()
+    error = ValueError("no")
+    assert machine.job_failed(1, job.id, error, 0.1, False) == [
+        settled(job, Ending.ERROR, error)
+    ]
+    assert job.state is JobState.FAILED
+
+
+def test_a_retryable_error_without_retries_settles_its_job():
+    machine = Machine(1)
+    job = machine.submit()
+    (command,) = machine.job_failed(1, job.id, "error", 0.1, True)
+    assert command == settled(job, Ending.ERROR, "error")
+
+
+def test_retries_are_not_spent_on_errors_that_are_not_retryable():
+    machine = Machine(1)
+    job = machine.submit(retries=3)
+    assert machine.job_failed(1, job.id, "error", 0.1, False) == [
+        settled(job, Ending.ERROR, "error")
+    ]
+
+
+def test_a_retryable_error_is_tried_again_after_a_delay():
+    machine = Machine(1)
+    job = machine.submit(retries=1)
+    assert machine.job_failed(1, job.id, "error", 0.1, True) == []
+    assert job.state is JobState.DELAYED
+    assert job.worker is None
+    assert (job.attempts, job.retries) == (1, 0)
+    assert machine.stats.delayed == 1
+    due = machine.scheduler.next_due()
+    assert machine.now < due < machine.now + 0.1
+    assert machine.wait(due - machine.now) == [SendJob(1, job)]
+    assert machine.job_failed(1, job.id, "again", 0.1, True) == [
+        settled(job, Ending.ERROR, "again")
+    ]
+    assert job.attempts == 2
+
+
+def test_a_retry_that_could_not_begin_in_time_is_not_waited_for():
+    machine = Machine(1)
+    job = machine.submit(retries=1, deadline=machine.now + 1e-6)
+    assert machine.job_failed(1, job.id, "error", 0.1, True) == [
+        settled(job, Ending.ERROR, "error")
+    ]
+
+
+def test_a_retry_stands_before_jobs_that_have_not_had_their_turn():
+    machine = Machine(1)
+    job, second, third = (machine.submit(retries=1) for _ in range(3))
+    assert SendJob(1, second) in machine.job_failed(1, job.id, "error", 0.1, True)
+    assert machine.wait(1.0) == []
+    assert SendJob(1, job) in machine.job_finished(1, second.id, None, 0.1)
+    assert third.state is JobState.QUEUED
+
+
+# Cancellation
+
+
+def test_a_queued_job_that_is_cancelled_is_never_sent():
+    machine = Machine()
+    job, other = machine.submit_many(2)
+    assert machine.job_cancelled(job.id) == [settled(job, Ending.CANCELLED)]
+    assert job.state is JobState.CANCELLED
+    assert machine.worker_ready(1) == [SendJob(1, other)]
+
+
+def test_a_delayed_job_that_is_cancelled_is_never_sent():
+    machine = Machine(1)
+    job = machine.submit(retries=1)
+    machine.job_failed(1, job.id, "error", 0.1, True)
+    assert machine.job_cancelled(job.id) == [settled(job, Ending.CANCELLED)]
+    assert machine.wait(60.0) == []
+    assert machine.scheduler.next_due() is None
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_finished(1, job.id, None, 0.1)
+    assert machine.job_cancelled(job.id) == []
+    assert machine.job_cancelled(4711) == []
+    assert machine.stats.completed == 1
+
+
+def test_a_job_that_waits_in_an_inbox_is_recalled():
+    machine = Machine(1)
+    head, job = machine.submit_many(2, short=True)
+    assert machine.job_cancelled(job.id) == [
+        settled(job, Ending.CANCELLED),
+        RecallJobs(1, [job.id]),
+    ]
+    assert machine.jobs_returned(1, [job.id]) == []
+    assert machine.job_finished(1, head.id, None, 1e-5) == [
+        settled(head, Ending.RESULT)
+    ]
+
+
+def test_the_result_of_a_cancelled_job_is_dropped():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    assert machine.job_finished(1, job.id, "late", 0.1) == []
+    assert machine.stats.completed == 0
+
+
+def test_the_error_of_a_cancelled_job_is_dropped():
+    machine = Machine(1)
+    job = machine.submit(retries=5)
+    machine.job_cancelled(job.id)
+    assert machine.job_failed(1, job.id, "late", 0.1, True) == []
+    assert job.attempts == 1
+
+
+def test_a_running_job_is_interrupted():
+    machine = Machine(1)
+    job = machine.submit()
+    assert machine.job_cancelled(job.id) == [
+        settled(job, Ending.CANCELLED),
+        InterruptJob(1, job.id),
+    ]
+    assert job.attempts == 1
+
+
+def test_a_worker_that_leaves_after_an_interrupt_is_not_blamed_on_anyone():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    assert machine.job_interrupted(1, job.id) == []
+    assert machine.worker_lost(1, None, "exit") == []
+    assert machine.stats.workers == 0
+
+
+def test_a_worker_that_does_not_answer_the_interrupt_is_killed():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    assert machine.wait(GRACE / 2) == []
+    (kill,) = machine.wait(GRACE / 2)
+    assert isinstance(kill, KillWorker)
+    assert kill.worker == 1
+    assert "was cancelled and did not stop within 0.25 s" in kill.reason
+    assert machine.wait(60.0) == []
+    assert machine.worker_lost(1, job.id, "SIGKILL") == []
+
+
+def test_a_worker_with_an_interrupted_job_gets_nothing_until_it_answers():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    other = machine.submit()
+    assert other.state is JobState.QUEUED
+    assert machine.stats.idle_workers == 0
+    assert machine.job_finished(1, job.id, "late", 0.1) == [SendJob(1, other)]
+    assert machine.wait(GRACE) == [], "the kill is off"
+
+
+def test_what_waits_behind_an_interrupted_job_comes_back():
+    machine = Machine(2)
+    alone, first, second = machine.submit_many(3, short=True)
+    number = first.worker
+    assert machine.job_cancelled(first.id) == [
+        settled(first, Ending.CANCELLED),
+        InterruptJob(number, first.id),
+        RecallJobs(number, [second.id]),
+    ]
+    assert machine.jobs_returned(number, [second.id]) == [SendJob(alone.worker, second)]
+    assert machine.job_interrupted(number, first.id) == []
+
+
+def test_a_worker_that_leaves_may_give_its_inbox_back_after_its_last_word():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.job_cancelled(first.id)
+    assert machine.job_interrupted(1, first.id) == []
+    assert second.state is JobState.QUEUED
+    assert machine.jobs_returned(1, [second.id]) == []
+    assert machine.stats.queued == 1
+
+
+def test_a_worker_that_leaves_gets_no_more_jobs():
+    machine = Machine(1)
+    first = machine.submit()
+    machine.job_cancelled(first.id)
+    machine.job_interrupted(1, first.id)
+    second = machine.submit()
+    assert second.state is JobState.QUEUED
+    machine.worker_lost(1, None, "exit")
+    assert machine.worker_ready(2) == [SendJob(2, second)]
+
+
+def test_a_worker_that_hangs_while_it_leaves_is_killed():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    machine.job_interrupted(1, job.id)
+    assert machine.wait(GRACE) == [KillWorker(1, "it did not leave within 0.25 s")]
+
+
+def test_on_cancel_kill_does_not_ask():
+    machine = Machine(1)
+    job = machine.submit(on_cancel="kill")
+    assert machine.job_cancelled(job.id) == [
+        settled(job, Ending.CANCELLED),
+        KillWorker(1, f"job {job.id} was cancelled"),
+    ]
+    assert machine.wait(60.0) == []
+    assert machine.worker_lost(1, job.id, "SIGKILL") == []
+
+
+def test_a_killed_worker_gets_no_more_jobs_even_if_it_still_answers():
+    machine = Machine(1)
+    job = machine.submit(on_cancel="kill")
+    machine.job_cancelled(job.id)
+    later = machine.submit()
+    assert machine.job_finished(1, job.id, "late", 0.1) == []
+    assert later.state is JobState.QUEUED
+
+
+def test_a_job_whose_cancellation_kills_shares_its_worker_with_nobody():
+    machine = Machine(1)
+    machine.submit(short=True, on_cancel="kill")
+    assert machine.submit(short=True).state is JobState.QUEUED
+
+
+def test_on_cancel_finish_lets_it_end_and_drops_the_result():
+    machine = Machine(1)
+    job = machine.submit(on_cancel="finish")
+    other = machine.submit()
+    assert machine.job_cancelled(job.id) == [settled(job, Ending.CANCELLED)]
+    assert machine.wait(3600.0) == []
+    assert machine.job_finished(1, job.id, "late", 3600.0) == [SendJob(1, other)]
+
+
+def test_a_recall_that_came_too_late_is_followed_by_an_interrupt():
+    machine = Machine(1)
+    first, second, third = machine.submit_many(3, short=True)
+    machine.job_cancelled(second.id)
+    assert machine.job_finished(1, first.id, None, 1e-5) == [
+        settled(first, Ending.RESULT),
+        InterruptJob(1, second.id),
+        RecallJobs(1, [third.id]),
+    ]
+
+
+def test_after_a_late_recall_that_worked_the_worker_is_used_again():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.job_cancelled(second.id)
+    machine.job_finished(1, first.id, None, 1e-5)
+    third = machine.submit()
+    assert machine.jobs_returned(1, [second.id]) == [SendJob(1, third)]
+    assert machine.wait(GRACE) == []
+
+
+def test_a_job_that_interrupts_itself_ends_as_cancelled():
+    machine = Machine(1)
+    job = machine.submit()
+    assert machine.job_interrupted(1, job.id) == [settled(job, Ending.CANCELLED)]
+
+
+def test_cancelling_while_the_kill_is_under_way_asks_nothing_of_the_worker():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.job_cancelled(first.id)
+    machine.wait(GRACE)
+    assert machine.job_cancelled(second.id) == [settled(second, Ending.CANCELLED)]
+    assert machine.job_finished(1, first.id, None, 0.3) == []
+    assert machine.wait(GRACE) == []
+
+
+def test_cancel_all_settles_everything_and_sends_nothing():
+    machine = Machine(1)
+    head, rest = machine.submit_many(2, short=True)
+    delayed = machine.submit(retries=1, priority=-1)
+    queued = machine.submit(priority=-2)
+    assert [job.worker for job in (head, rest, delayed, queued)] == [1, 1, None, None]
+    assert machine.cancel_all() == [
+        settled(delayed, Ending.CANCELLED),
+        settled(queued, Ending.CANCELLED),
+        settled(rest, Ending.CANCELLED),
+        RecallJobs(1, [rest.id]),
+        settled(head, Ending.CANCELLED),
+        InterruptJob(1, head.id),
+    ]
+    assert machine.scheduler.idle
+    assert machine.cancel_all() == []
+
+
+def test_cancel_all_without_jobs_does_nothing():
+    assert Machine(3).cancel_all() == []
+
+
+def test_abandoned_jobs_are_lost_unless_a_worker_has_them():
+    machine = Machine(1)
+    running = machine.submit(retries=1)
+    queued = machine.submit()
+    assert machine.abandon_all("no workers") == [
+        settled(queued, Ending.LOST, "no workers")
+    ]
+    machine.job_failed(1, running.id, "error", 0.1, True)
+    assert machine.abandon_all("no workers") == [
+        settled(running, Ending.LOST, "no workers")
+    ]
+    assert machine.scheduler.next_due() is None
+
+
+# Deadlines and limits
+
+
+def test_a_deadline_that_has_passed_is_a_timeout_at_once():
+    machine = Machine(1)
+    job = machine.make(deadline=machine.now)
+    assert machine.job_submitted(job) == [settled(job, Ending.TIMEOUT)]
+    assert machine.scheduler.next_due() is None
+
+
+def test_a_queued_job_times_out_at_its_deadline():
+    machine = Machine()
+    job = machine.submit(deadline=machine.now + 5.0)
+    assert machine.scheduler.next_due() == job.deadline
+    assert machine.wait(4.9) == []
+    assert machine.wait(0.1) == [settled(job, Ending.TIMEOUT)]
+    assert machine.scheduler.idle
+
+
+def test_a_job_out_of_time_is_not_sent_even_if_nobody_noticed():
+    machine = Machine()
+    job = machine.submit(deadline=machine.now + 1.0)
+    machine.now += 2.0
+    assert machine.worker_ready(1) == [settled(job, Ending.TIMEOUT)]
+
+
+def test_a_delayed_job_times_out_at_its_deadline():
+    machine = Machine(1)
+    job = machine.submit(retries=1, deadline=machine.now + 0.11)
+    machine.job_failed(1, job.id, "error", 0.1, True)
+    machine.now += 0.2
+    assert machine.time_passed() == [settled(job, Ending.TIMEOUT)]
+    assert machine.stats.delayed == 0
+
+
+def test_a_job_that_waits_in_an_inbox_times_out_and_is_recalled():
+    machine = Machine(1)
+    machine.submit(short=True)
+    job = machine.submit(short=True, deadline=machine.now + 0.005)
+    assert machine.wait(0.005) == [
+        settled(job, Ending.TIMEOUT),
+        RecallJobs(1, [job.id]),
+    ]
+
+
+def test_a_running_job_that_times_out_is_interrupted_and_its_worker_killed():
+    machine = Machine(1)
+    job = machine.submit(deadline=machine.now + 5.0)
+    assert machine.wait(5.0) == [
+        settled(job, Ending.TIMEOUT),
+        InterruptJob(1, job.id),
+    ]
+    (kill,) = machine.wait(GRACE)
+    assert isinstance(kill, KillWorker)
+    assert "ran out of time" in kill.reason
+
+
+def test_a_timeout_interrupts_even_what_a_cancellation_would_let_finish():
+    machine = Machine(1)
+    job = machine.submit(deadline=machine.now + 5.0, on_cancel="finish")
+    assert InterruptJob(1, job.id) in machine.wait(5.0)
+
+
+def test_the_result_is_faster_than_the_deadline_if_it_is_told_first():
+    machine = Machine(1)
+    job = machine.submit(deadline=machine.now + 1.0)
+    machine.now += 2.0
+    assert machine.job_finished(1, job.id, "ok", 0.1) == [
+        settled(job, Ending.RESULT, "ok")
+    ]
+    assert machine.scheduler.next_due() is None
+
+
+def test_a_run_that_takes_too_long_is_interrupted():
+    machine = Machine(1)
+    job = machine.submit(run_timeout=3.0)
+    assert machine.scheduler.next_due() == machine.now + 3.0
+    assert machine.wait(2.9) == []
+    assert machine.wait(0.1) == [
+        settled(job, Ending.RUN_TIMEOUT),
+        InterruptJob(1, job.id),
+    ]
+    assert machine.stats.timed_out == 1
+
+
+def test_waiting_does_not_count_for_the_limit_of_a_run():
+    machine = Machine(1)
+    first = machine.submit()
+    job = machine.submit(run_timeout=3.0)
+    machine.wait(60.0)
+    machine.job_finished(1, first.id, None, 60.0)
+    assert machine.scheduler.next_due() == machine.now + 3.0
+
+
+def test_in_an_inbox_the_run_begins_when_the_job_before_has_been_answered():
+    machine = Machine(1)
+    first = machine.submit(short=True)
+    job = machine.submit(short=True, run_timeout=1.0)
+    machine.now += 0.005
+    machine.job_finished(1, first.id, None, 1e-5)
+    machine.wait(0.99)
+    assert job.state is JobState.SENT
+    assert machine.wait(0.011)[0] == settled(job, Ending.RUN_TIMEOUT)
+
+
+# Relief of inboxes
+
+
+def test_jobs_behind_a_long_one_are_recalled_and_go_elsewhere():
+    machine = Machine(1)
+    first, second, third = machine.submit_many(3, short=True)
+    assert machine.scheduler.next_due() == machine.now + PATIENCE
+    assert machine.wait(PATIENCE) == [RecallJobs(1, [second.id, third.id])]
+    assert machine.wait(1.0) == [], "once is enough"
+    assert machine.jobs_returned(1, [second.id, third.id]) == []
+    assert machine.worker_ready(2) == [SendJob(2, second), SendJob(2, third)]
+    assert (second.attempts, second.retries) == (0, 0)
+    assert machine.stats.requeued == 2
+
+
+def test_a_long_run_is_learnt_before_it_ends():
+    machine = Machine(1)
+    first, _ = machine.submit_many(2, short=True)
+    machine.wait(PATIENCE)
+    assert first.cost.estimate == pytest.approx(PATIENCE)
+
+
+def test_a_worker_that_was_relieved_is_used_again_after_the_long_job():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.wait(PATIENCE)
+    machine.jobs_returned(1, [second.id])
+    assert second.state is JobState.QUEUED
+    assert machine.job_finished(1, first.id, None, 0.5) == [
+        settled(first, Ending.RESULT),
+        SendJob(1, second),
+    ]
+
+
+def test_a_look_that_comes_too_early_sets_the_next_one():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.now += PATIENCE / 2
+    machine.job_finished(1, first.id, None, 1e-5)
+    third = machine.submit(short=True)
+    assert machine.wait(PATIENCE / 2) == []
+    assert machine.wait(PATIENCE / 2) == [RecallJobs(1, [third.id])]
+    assert second.state is JobState.SENT
+
+
+def test_a_recall_takes_wanted_jobs_only():
+    machine = Machine(1)
+    _, second, third = machine.submit_many(3, short=True)
+    machine.job_cancelled(second.id)
+    assert machine.wait(PATIENCE) == [RecallJobs(1, [third.id])]
+
+
+def test_a_job_that_finishes_in_spite_of_the_recall_counts():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.wait(PATIENCE)
+    machine.job_finished(1, first.id, None, 0.5)
+    assert machine.job_finished(1, second.id, "ok", 1e-5) == [
+        settled(second, Ending.RESULT, "ok")
+    ]
+    assert machine.jobs_returned(1, []) == []
+
+
+def test_jobs_that_a_worker_gives_back_unasked_are_queued_in_order():
+    machine = Machine(1)
+    jobs = machine.submit_many(4, short=True)
+    commands = machine.jobs_returned(1, [jobs[2].id, jobs[1].id])
+    assert commands == [SendJob(1, jobs[1]), SendJob(1, jobs[2])]
+
+
+def test_a_worker_may_give_back_all_that_it_has():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    commands = machine.jobs_returned(1, [first.id, second.id])
+    assert commands == [SendJob(1, first), SendJob(1, second)]
+
+
+# Workers
+
+
+def test_a_retiring_worker_without_jobs_is_stopped():
+    machine = Machine(1)
+    assert machine.worker_retiring(1) == [StopWorker(1)]
+    assert machine.worker_retiring(1) == []
+    assert machine.submit().state is JobState.QUEUED
+    assert machine.worker_lost(1, None, "exit") == []
+
+
+def test_a_retiring_worker_finishes_its_job_first():
+    machine = Machine(1)
+    job = machine.submit()
+    assert machine.worker_retiring(1) == []
+    assert machine.worker_retiring(1) == []
+    assert machine.job_finished(1, job.id, "ok", 0.1) == [
+        settled(job, Ending.RESULT, "ok"),
+        StopWorker(1),
+    ]
+
+
+def test_a_retiring_worker_gives_back_what_it_has_not_begun():
+    machine = Machine(2)
+    alone, first, second = machine.submit_many(3, short=True)
+    number = first.worker
+    assert machine.worker_retiring(number) == [RecallJobs(number, [second.id])]
+    assert machine.jobs_returned(number, [second.id]) == [SendJob(alone.worker, second)]
+    assert StopWorker(number) in machine.job_finished(number, first.id, None, 1e-5)
+
+
+def test_a_retiring_worker_whose_recall_came_too_late_runs_on():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.worker_retiring(1)
+    assert StopWorker(1) not in machine.job_finished(1, first.id, None, 1e-5)
+    assert StopWorker(1) in machine.job_finished(1, second.id, None, 1e-5)
+
+
+def test_a_retiring_worker_with_a_cancelled_job_is_stopped_once_it_answers():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.worker_retiring(1)
+    machine.job_cancelled(job.id)
+    assert machine.job_finished(1, job.id, "late", 0.1) == [StopWorker(1)]
+
+
+def test_the_job_that_a_lost_worker_ran_is_lost():
+    machine = Machine(1)
+    job = machine.submit()
+    assert machine.worker_lost(1, job.id, "SIGSEGV") == [
+        settled(job, Ending.LOST, "SIGSEGV")
+    ]
+    assert (job.attempts, job.kills) == (1, 1)
+
+
+def test_the_job_that_a_lost_worker_ran_is_retried_if_it_may_be():
+    machine = Machine(1)
+    job = machine.submit(retries=1)
+    assert machine.worker_lost(1, job.id, "SIGSEGV") == []
+    assert job.state is JobState.QUEUED
+    assert (job.attempts, job.retries, job.kills) == (1, 0, 1)
+    assert machine.worker_ready(2) == [SendJob(2, job)]
+    assert machine.worker_lost(2, job.id, "again") == [
+        settled(job, Ending.LOST, "again")
+    ]
+
+
+def test_a_job_that_kills_worker_after_worker_is_poison():
+    machine = Machine(max_kills=3)
+    job = machine.submit(retries=10)
+    for number in (1, 2):
+        machine.worker_ready(number)
+        assert machine.worker_lost(number, job.id, "SIGSEGV") == []
+    machine.worker_ready(3)
+    assert machine.worker_lost(3, job.id, "SIGSEGV") == [
+        settled(job, Ending.POISON, "SIGSEGV")
+    ]
+    assert machine.stats.poisoned == 1
+    assert job.attempts == 3
+
+
+def test_jobs_that_had_not_begun_are_requeued_in_order_and_not_charged():
+    machine = Machine(1)
+    jobs = machine.submit_many(4, short=True)
+    late = machine.submit()
+    assert machine.worker_lost(1, jobs[0].id, "SIGKILL") == [
+        settled(jobs[0], Ending.LOST, "SIGKILL")
+    ]
+    assert machine.worker_ready(2) == [SendJob(2, job) for job in jobs[1:]]
+    assert all(job.attempts == job.kills == 0 for job in jobs[1:])
+    assert late.state is JobState.QUEUED
+
+
+def test_a_worker_lost_between_two_jobs_blames_nobody():
+    machine = Machine(1)
+    job = machine.submit()
+    assert machine.worker_lost(1, None, "SIGKILL") == []
+    assert machine.worker_ready(2) == [SendJob(2, job)]
+    assert job.kills == 0
+
+
+def test_a_job_that_was_answered_is_not_blamed():
+    machine = Machine(1)
+    first = machine.submit()
+    second = machine.submit()
+    machine.job_finished(1, first.id, None, 0.1)
+    assert machine.worker_lost(1, first.id, "SIGKILL") == []
+    assert second.state is JobState.QUEUED
+
+
+def test_unwanted_jobs_of_a_lost_worker_are_forgotten():
+    machine = Machine(1)
+    first, second, third = machine.submit_many(3, short=True)
+    machine.job_cancelled(first.id)
+    machine.job_cancelled(second.id)
+    assert machine.worker_lost(1, first.id, "SIGKILL") == []
+    assert machine.worker_ready(2) == [SendJob(2, third)]
+
+
+def test_a_job_hit_by_the_kill_of_its_neighbour_is_no_step_towards_poison():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True, retries=1)
+    machine.job_cancelled(first.id)
+    machine.wait(GRACE)
+    assert machine.worker_lost(1, second.id, "SIGKILL") == []
+    assert (second.kills, second.retries) == (0, 0)
+
+
+def test_a_job_out_of_time_when_its_worker_is_lost_times_out():
+    machine = Machine(2)
+    job = machine.submit(deadline=machine.now + 1.0)
+    number = job.worker
+    machine.now += 2.0
+    assert machine.worker_lost(number, None, "SIGKILL") == [
+        settled(job, Ending.TIMEOUT)
+    ]
+
+
+# What must not happen
+
+
+def test_an_unknown_worker_is_a_bug():
+    machine = Machine()
+    for fact, args in [
+        ("job_finished", (9, 1, None, 0.1)),
+        ("job_failed", (9, 1, None, 0.1, False)),
+        ("job_interrupted", (9, 1)),
+        ("jobs_returned", (9, [1])),
+        ("worker_retiring", (9,)),
+        ("worker_lost", (9, None, "exit")),
+    ]:
+        with pytest.raises(InternalError, match="worker 9 is not known"):
+            getattr(machine, fact)(*args)
+
+
+def test_an_answer_for_a_job_that_the_worker_does_not_have_is_a_bug():
+    machine = Machine(2)
+    job = machine.submit()
+    other = 3 - job.worker
+    for fact, args in [
+        ("job_finished", (other, job.id, None, 0.1)),
+        ("job_failed", (other, job.id, None, 0.1, False)),
+        ("job_interrupted", (other, job.id)),
+        ("jobs_returned", (other, [job.id])),
+    ]:
+        with pytest.raises(InternalError, match="does not have") as caught:
+            getattr(machine, fact)(*args)
+        assert f"job {job.id} is SENT (worker {job.worker})" in caught.value.story
+
+
+def test_a_second_answer_is_a_bug():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_finished(1, job.id, None, 0.1)
+    with pytest.raises(InternalError):
+        machine.job_finished(1, job.id, None, 0.1)
+
+
+def test_a_worker_is_ready_once():
+    machine = Machine(1)
+    with pytest.raises(InternalError, match="worker 1 got ready twice"):
+        machine.worker_ready(1)
+
+
+def test_a_job_is_submitted_once():
+    machine = Machine()
+    job = machine.submit()
+    with pytest.raises(InternalError, match=f"job {job.id} was submitted twice"):
+        machine.job_submitted(job)
+
+
+def test_check_notices_a_job_in_two_inboxes():
+    machine = Machine(2)
+    job = machine.submit()
+    other = machine.scheduler._workers[3 - job.worker]
+    machine.scheduler._roster.give(other, job, 0.0)
+    with pytest.raises(AssertionError):
+        machine.scheduler.check()
+
+
+# Questions
+
+
+def test_numbers_grow():
+    scheduler = Scheduler()
+    assert [scheduler.next_id() for _ in range(3)] == [1, 2, 3]
+
+
+def test_stats_count_everything_once():
+    machine = Machine(1)
+    done, failed, retried, cancelled = (machine.submit(retries=1) for _ in range(4))
+    late = machine.submit(deadline=machine.now + 1.0)
+    machine.job_finished(1, done.id, None, 0.1)
+    machine.job_failed(1, failed.id, "error", 0.1, False)
+    machine.job_failed(1, retried.id, "error", 0.1, True)
+    machine.job_cancelled(late.id)
+    seen = dataclasses.asdict(machine.stats)
+    assert {name: count for name, count in seen.items() if count} == {
+        "sent": 1,
+        "delayed": 1,
+        "workers": 1,
+        "submitted": 5,
+        "completed": 1,
+        "failed": 1,
+        "cancelled": 1,
+        "retried": 1,
+    }
+    assert cancelled.state is JobState.SENT
+
+
+def test_stats_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Machine().stats.queued = 1
+
+
+def test_idle_and_pending_follow_the_jobs():
+    machine = Machine(1)
+    assert machine.scheduler.idle
+    job = machine.submit()
+    assert not machine.scheduler.idle
+    assert machine.scheduler.pending == 1
+    machine.job_finished(1, job.id, None, 0.1)
+    assert machine.scheduler.idle
+
+
+def test_a_job_is_held_until_its_worker_has_answered():
+    machine = Machine(1)
+    job = machine.submit()
+    machine.job_cancelled(job.id)
+    assert machine.scheduler.held(1, job.id) is job
+    machine.job_finished(1, job.id, "late", 0.1)
+    assert machine.scheduler.held(1, job.id) is None
+    assert machine.scheduler.held(9, job.id) is None
+
+
+def test_a_worker_is_known_until_it_is_lost():
+    machine = Machine(1)
+    assert machine.scheduler.knows(1)
+    machine.worker_lost(1, None, "exit")
+    assert not machine.scheduler.knows(1)
+
+
+def test_nothing_is_due_without_times():
+    machine = Machine(1)
+    machine.submit_many(3)
+    assert machine.scheduler.next_due() is None
+
+
+def test_the_earliest_time_is_due_next():
+    machine = Machine(1)
+    machine.submit(run_timeout=2.0)
+    machine.submit(deadline=machine.now + 7.0)
+    machine.submit(deadline=machine.now + 1.0)
+    assert machine.scheduler.next_due() == machine.now + 1.0
+
+
+def test_the_story_of_a_job_tells_what_happened_to_it():
+    machine = Machine(1)
+    job = machine.submit(retries=1)
+    machine.worker_lost(1, job.id, "SIGSEGV")
+    assert "requeued: worker 1 was lost while it ran" in machine.scheduler.story(job.id)
+    machine.worker_ready(2)
+    machine.job_failed(2, job.id, "error", 0.1, False)
+    story = machine.scheduler.story(job.id)
+    assert f"job {job.id} is FAILED (worker 2)" in story
+    assert "ended by error" in story
+
+
+def test_stories_are_found_behind_later_ones():
+    machine = Machine()
+    first, second = machine.submit_many(2)
+    machine.job_cancelled(first.id)
+    machine.job_cancelled(second.id)
+    assert f"job {first.id} is CANCELLED" in machine.scheduler.story(first.id)
+
+
+def test_a_job_that_nobody_remembers_has_a_story_too():
+    assert "job 99 is not pending" in Machine().scheduler.story(99)
+
+
+def test_ended_jobs_are_not_kept():
+    machine = Machine(1)
+    for _ in range(1000):
+        job = machine.submit(deadline=machine.now + 1e6)
+        machine.job_finished(1, job.id, None, 0.1)
+    ledger = machine.scheduler._ledger
+    assert not ledger.jobs
+    assert not ledger.stories
+    assert len(ledger.deadlines._heap) <= 65
+    assert inf not in ledger.deadlines

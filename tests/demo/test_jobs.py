@@ -1,0 +1,33 @@
+"""What the server names and workers run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+from offloop.demo import jobs
+from offloop.demo.recipe import Recipe
+
+
+def test_the_heavy_part_is_imported_only_where_the_work_is():
+    code = (
+        "import sys, offloop.demo.app\n"
+        "heavy = {'PIL', 'numpy', 'offloop.demo.images'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_job_encodes(picture):
+    assert jobs.encode(picture(), Recipe("png"), 10_000).format == "png"
+
+
+def test_a_job_draws():
+    drawn = jobs.draw("graphic", Recipe("webp", width=100), 10_000_000)
+    assert (drawn.format, drawn.width, drawn.source) == ("webp", 100, (1200, 800))
+    assert drawn.decode > 0
+
+
+def test_what_workers_load_beforehand_exists():
+    assert [import_module(name).__name__ for name in jobs.PRELOAD] == list(jobs.PRELOAD)

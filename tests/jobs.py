@@ -1,0 +1,223 @@
+"""Every function that tests send to workers, in one light module.
+
+Jobs and tests wait for each other at gates (`reach`, `wait_for`), never by time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+
+from offloop import current_job, offload
+
+
+def add(a, b=0):
+    return a + b
+
+
+def nothing():
+    return None
+
+
+def echo(*args, **kwargs):
+    return args, kwargs
+
+
+def pid():
+    return os.getpid()
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+def raise_value_error(text="bad"):
+    raise ValueError(text)
+
+
+def raise_from_cause():
+    try:
+        {}["missing"]
+    except KeyError as error:
+        raise ValueError("outer") from error
+
+
+def raise_this(error):
+    raise error
+
+
+def system_exit():
+    raise SystemExit(3)
+
+
+async def add_async(a, b):
+    await asyncio.sleep(0)
+    return a + b
+
+
+def generate():
+    yield 1
+
+
+def die_by(signum):
+    os.kill(os.getpid(), signum)
+    time.sleep(60)  # until the signal has arrived
+
+
+def die_with_code(code):
+    os._exit(code)
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def unpicklable_result():
+    return (item for item in ())
+
+
+def reach(gate):
+    """Tell the test that the job has come so far."""
+    with open(gate, "w") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def wait_for(gate):
+    """Wait until the test lets the job pass."""
+    with open(gate, "rb", buffering=0) as file:
+        file.read(1)
+
+
+def meet(reached, until):
+    """Tell the test that the job runs, then stay until it may end."""
+    reach(reached)
+    wait_for(until)
+    return "met"
+
+
+def note_and_add(path, a, b):
+    """Append a line for each run: shows how often the job was run."""
+    with Path(path).open("a") as file:
+        file.write(f"{a}\n")
+    return a + b
+
+
+def die_first_time(path):
+    """Kill the worker in the first run, return in the second."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return current_job().attempt
+
+
+def loop_in_python(reached):
+    reach(reached)
+    while True:
+        pass
+
+
+def loop_in_c(reached):
+    """Hold the interpreter in one C call: no signal handler of Python's ever runs."""
+    reach(reached)
+    sum(itertools.repeat(0))
+
+
+def clean_up_when_stopped(reached, cleaned):
+    try:
+        reach(reached)
+        while True:
+            pass
+    finally:
+        Path(cleaned).touch()
+
+
+def swallow_exceptions(reached):
+    """Eat every Exception: the request to stop must get through all the same."""
+    reach(reached)
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            continue
+
+
+def describe_job():
+    job = current_job()
+    return job.id, job.attempt, job.deadline, job.worker
+
+
+initialized_with = None
+
+
+def initialize(value):
+    global initialized_with
+    initialized_with = value
+
+
+def initialized():
+    return initialized_with
+
+
+def fail_to_initialize():
+    raise RuntimeError("no database today")
+
+
+def modules():
+    import sys
+
+    return sorted(sys.modules)
+
+
+def spawn_grandchild(reached, until):
+    """Start a process of one's own, tell its number, and stay."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "600"])
+    with open(reached, "w") as file:
+        file.write(f"{child.pid}\n")
+    wait_for(until)
+
+
+class Point:
+    def __init__(self, x, y):
+        self.x = x
+        self.y = y
+
+    def shifted(self, by):
+        return Point(self.x + by, self.y + by)
+
+    def __call__(self, factor):
+        return self.x * factor
+
+
+@offload
+def doubled(value: int) -> int:
+    return 2 * value
+
+
+@offload(timeout=30, priority=2)
+async def doubled_async(value: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * value
+
+
+class Painter:
+    def __init__(self, colour: str) -> None:
+        self.colour = colour
+
+    @offload
+    def paint(self, what: str) -> str:
+        return f"{self.colour} {what}"
+
+
+@offload
+def doubled_of_doubled(value: int) -> int:
+    """Call another offloaded function inside a job: it runs there."""
+    return asyncio.run(doubled(value)) * 2

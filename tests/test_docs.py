@@ -1,0 +1,71 @@
+"""The code on every page runs, and every link within the repository leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_page
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+WITH_CODE = [page for page in PAGES if list(run_page.blocks(page.read_text()))]
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+def test_the_code_of_the_page_runs(page, monkeypatch):
+    monkeypatch.delenv("OFFLOOP_ENGINE", raising=False)
+    command = [sys.executable, "-W", "error", run_page.__file__, str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_links_of_the_page_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    local = [link for link in links if not re.match(r"\w+:", link)]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
+def test_blocks_keep_their_line_numbers():
+    page = "Text\n```python\na = 1\n```\n```sh\nls\n```\n```python\nb = 2\n```\n"
+    assert list(run_page.blocks(page)) == ["\n\na = 1", "\n" * 8 + "b = 2"]
+
+
+def test_an_open_block_is_an_error():
+    with pytest.raises(SyntaxError, match="line 1 does not end"):
+        list(run_page.blocks("```python\na = 1\n"))
+
+
+def test_a_page_may_await_and_share_its_names_and_its_loop(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\n"
+        "import asyncio\n"
+        "done = asyncio.Event()\n"
+        "```\n"
+        "```python\n"
+        "waiter = asyncio.ensure_future(done.wait())\n"
+        "await asyncio.sleep(0)\n"
+        "```\n"
+        "```python\n"
+        "done.set()\n"
+        "print(await waiter)\n"
+        "```\n"
+    )
+    command = [sys.executable, run_page.__file__, str(page)]
+    assert subprocess.check_output(command, text=True) == "True\n"

@@ -1,0 +1,546 @@
+"""The pool as its users see it: calls, options, beginning and end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import threading
+from datetime import timedelta
+
+import jobs
+import pytest
+
+from offloop import Pool, PoolStats, Recycle
+from offloop.errors import (
+    JobTimeout,
+    NotOffloadable,
+    PoolClosed,
+    PoolFull,
+    RemoteTraceback,
+    ResultNotEncodable,
+    StartError,
+    UsageError,
+    WrongLoop,
+)
+
+
+@pytest.mark.loops
+async def test_submit_gives_a_future_of_the_result():
+    async with Pool(1) as pool:
+        job = pool.submit(jobs.add, 1, b=2)
+        assert isinstance(job, asyncio.Future)
+        assert not job.done()
+        assert await job == 3
+        assert await job == 3
+        assert job.state == "done"
+        assert job.attempts == 1
+        assert job.worker is not None
+        assert job.function == "jobs.add"
+
+
+@pytest.mark.loops
+async def test_run_waits_for_the_result():
+    async with Pool(2) as pool:
+        assert await pool.run(jobs.add, 1, 2) == 3
+        results = await asyncio.gather(*(pool.run(jobs.add, n, n) for n in range(300)))
+        assert results == [2 * n for n in range(300)]
+
+
+async def test_every_kind_of_callable():
+    offset = 7
+
+    def local(value):
+        return value + offset
+
+    async with Pool(1) as pool:
+        point = jobs.Point(1, 2)
+        assert await pool.run(lambda value: value + 1, 1) == 2
+        assert await pool.run(local, 1) == 8
+        assert await pool.run(functools.partial(jobs.add, 1), 2) == 3
+        assert (await pool.run(point.shifted, 3)).x == 4
+        assert await pool.run(point, 5) == 5
+        assert await pool.run(len, "four") == 4
+        assert (await pool.run(jobs.Point, 1, 2)).y == 2
+        assert await pool.run(jobs.add_async, 1, 2) == 3
+        assert await pool.run(jobs.doubled, 4) == 8
+
+
+async def test_arguments_are_encoded_at_the_call():
+    async with Pool(1) as pool:
+        values = [1, 2]
+        job = pool.submit(len, values)
+        values.append(3)
+        assert await job == 2
+
+
+async def test_large_arguments_are_encoded_at_the_call():
+    async with Pool(1) as pool:
+        data = bytearray(100_000)
+        job = pool.submit(bytes.count, b"x" * 100_000, b"x")
+        other = pool.submit(sum, data)
+        data[:] = b"\1" * len(data)
+        assert await job == 100_000
+        assert await other == 0
+
+
+async def test_large_results_come_back():
+    async with Pool(1) as pool:
+        assert await pool.run(bytes, 1_000_000) == bytes(1_000_000)
+        assert await pool.run(bytearray, 100_000) == bytearray(100_000)
+        (text,), _ = await pool.run(jobs.echo, "ä" * 300_000)
+        assert text == "ä" * 300_000
+
+
+async def test_an_exception_keeps_its_type_and_shows_the_workers_traceback():
+    async with Pool(1) as pool:
+        with pytest.raises(ValueError, match="bad") as caught:
+            await pool.run(jobs.raise_value_error)
+        cause = caught.value.__cause__
+        assert isinstance(cause, RemoteTraceback)
+        assert "raise_value_error" in str(cause)
+        with pytest.raises(ValueError, match="outer") as caught:
+            await pool.run(jobs.raise_from_cause)
+        assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_what_cannot_travel_is_an_error_at_the_call():
+    async with Pool(1) as pool:
+        with pytest.raises(NotOffloadable, match="argument 2"):
+            pool.submit(jobs.add, 1, threading.Lock())
+        with pytest.raises(NotOffloadable, match="b"):
+            pool.submit(jobs.add, 1, b=threading.Lock())
+        with pytest.raises(NotOffloadable):
+            pool.submit(3)
+        with pytest.raises(NotOffloadable, match="generator function"):
+            pool.submit(jobs.generate)
+        assert pool.stats().submitted == 0
+        with pytest.raises(ResultNotEncodable):
+            await pool.run(jobs.unpicklable_result)
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+async def test_a_queued_job_that_is_cancelled_never_runs(tmp_path, gate):
+    log, reached, until = tmp_path / "log", gate(), gate()
+    async with Pool(1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        queued = pool.submit(jobs.note_and_add, str(log), 1, 1)
+        assert queued.cancel()
+        assert not queued.cancel()
+        assert queued.state == "cancelled"
+        until.open()
+        assert await running == "met"
+        assert await pool.run(jobs.note_and_add, str(log), 2, 2) == 4
+        assert log.read_text() == "2\n"
+        assert pool.stats().cancelled == 1
+
+
+async def test_cancelling_a_running_job_lets_finally_run(tmp_path, gate):
+    reached, cleaned = gate(), tmp_path / "cleaned"
+    async with Pool(1, grace=10) as pool:
+        job = pool.submit(jobs.clean_up_when_stopped, str(reached), str(cleaned))
+        await reached.reached()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert await pool.run(jobs.add, 1, 2) == 3
+        assert cleaned.exists()
+
+
+@pytest.mark.parametrize("loop", [jobs.loop_in_c, jobs.swallow_exceptions])
+async def test_cancelling_stops_what_does_not_listen(gate, loop):
+    reached = gate()
+    async with Pool(1, grace=0.05) as pool:
+        job = pool.submit(loop, str(reached))
+        stuck = await reached.reached()
+        job.cancel()
+        assert await pool.run(jobs.pid) != stuck
+
+
+async def test_on_cancel_finish_lets_the_job_end(gate):
+    reached, until = gate(), gate()
+    async with Pool(1) as pool:
+        view = pool.options(on_cancel="finish")
+        job = view.submit(jobs.meet, str(reached), str(until))
+        worker = await reached.reached()
+        job.cancel()
+        until.open()
+        assert await pool.run(jobs.pid) == worker
+
+
+async def test_cancelling_the_await_cancels_the_job(gate):
+    reached = gate()
+    async with Pool(1, grace=0.05) as pool:
+        task = asyncio.create_task(pool.run(jobs.loop_in_python, str(reached)))
+        await reached.reached()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert pool.stats().cancelled == 1
+
+
+async def test_timeouts_stop_the_work(gate):
+    async with Pool(1, grace=0.05) as pool:
+        slow = pool.options(run_timeout=0.05)
+        with pytest.raises(JobTimeout, match="run_timeout=0.05 s") as caught:
+            await slow.run(jobs.loop_in_c, str(gate()))
+        assert isinstance(caught.value, TimeoutError)
+        assert caught.value.kind == "run_timeout"
+        with pytest.raises(JobTimeout, match="timeout=0.05"):
+            await pool.options(timeout=timedelta(milliseconds=50)).run(
+                jobs.loop_in_python, str(gate())
+            )
+        assert await pool.run(jobs.add, 1, 2) == 3
+        assert pool.stats().timed_out == 2
+
+
+async def test_a_job_whose_time_passes_in_the_queue_never_runs(tmp_path, gate):
+    log, reached, until = tmp_path / "log", gate(), gate()
+    async with Pool(1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        late = pool.options(timeout=0.01).submit(jobs.note_and_add, str(log), 1, 1)
+        with pytest.raises(JobTimeout, match="waited for a worker"):
+            await late
+        until.open()
+        await running
+        assert not log.exists()
+
+
+async def test_higher_priority_runs_first(tmp_path, gate):
+    log, reached, until = tmp_path / "log", gate(), gate()
+    async with Pool(1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        views = [pool.options(priority=p) for p in (0, 5, 0, 9)]
+        going = [
+            v.submit(jobs.note_and_add, str(log), n, 0) for n, v in enumerate(views)
+        ]
+        until.open()
+        await asyncio.gather(running, *going)
+        assert log.read_text().split() == ["3", "1", "0", "2"]
+
+
+async def test_retries_after_a_lost_worker(tmp_path):
+    async with Pool(1) as pool:
+        view = pool.options(retries=1)
+        assert await view.run(jobs.die_first_time, str(tmp_path / "died")) == 2
+        assert pool.stats().retried == 1
+
+
+async def test_retry_on_an_exception():
+    async with Pool(1) as pool:
+        view = pool.options(retries=2, retry_on=ValueError)
+        job = view.submit(jobs.raise_value_error)
+        with pytest.raises(ValueError, match="bad"):
+            await job
+        assert job.attempts == 3
+        job = view.submit(int, None)
+        with pytest.raises(TypeError):
+            await job
+        assert job.attempts == 1
+
+
+async def test_a_full_pool_refuses_and_run_waits(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, max_pending=2) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        pool.submit(jobs.nothing)
+        with pytest.raises(PoolFull, match="max_pending") as caught:
+            pool.submit(jobs.nothing)
+        assert (caught.value.pending, caught.value.limit) == (2, 2)
+        with pytest.raises(PoolFull):
+            await pool.options(on_full="raise").run(jobs.nothing)
+        waiting = [asyncio.create_task(pool.run(jobs.add, n)) for n in range(5)]
+        given_up = asyncio.create_task(pool.run(jobs.add, 9))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        until.open()
+        await running
+        assert await asyncio.gather(*waiting) == list(range(5))
+        assert given_up.cancelled() or (await asyncio.wait([given_up]))[0]
+        assert pool.stats().submitted == 7
+
+
+async def test_map_keeps_order_and_takes_several_iterables():
+    async with Pool(2) as pool:
+        got = [r async for r in pool.map(jobs.add, range(50), range(50))]
+        assert got == [2 * n for n in range(50)]
+        got = [r async for r in pool.map(jobs.add, range(10), chunksize=3)]
+        assert got == list(range(10))
+        got = [r async for r in pool.map(jobs.add_async, [1], [2])]
+        assert got == [3]
+
+
+async def test_map_unordered_yields_what_is_ready(gate):
+    reached, until = gate(), gate()
+
+    def slow_or_quick(index):
+        return jobs.meet(str(reached), str(until)) if index == 0 else index
+
+    async with Pool(2) as pool:
+        got = []
+        async for result in pool.map(slow_or_quick, range(5), ordered=False):
+            got.append(result)
+            if len(got) == 4:
+                until.open()
+        assert sorted(got[:4]) == [1, 2, 3, 4]
+        assert got[4] == "met"
+
+
+async def test_map_never_reads_ahead_of_its_buffer_and_stops_cleanly():
+    taken = []
+
+    def endless():
+        number = 0
+        while True:
+            taken.append(number)
+            yield number
+            number += 1
+
+    async with Pool(1) as pool:
+        results = pool.map(jobs.add, endless(), buffersize=3)
+        assert await anext(results) == 0
+        assert len(taken) == 3
+        await results.aclose()
+        assert len(taken) == 3
+
+
+async def test_map_ends_with_the_first_error():
+    async with Pool(1) as pool:
+        with pytest.raises(ZeroDivisionError):
+            async for _ in pool.map(divmod, [1, 1, 1], [1, 0, 1]):
+                pass
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+async def test_leaving_normally_drains():
+    async with Pool(1) as pool:
+        going = [pool.submit(jobs.add, n) for n in range(20)]
+    assert [job.result() for job in going] == list(range(20))
+    assert pool.stats().completed == 20
+
+
+async def test_leaving_by_an_exception_cancels(gate):
+    reached = gate()
+    with pytest.raises(RuntimeError, match="out"):
+        async with Pool(1, grace=0.01) as pool:
+            going = [pool.submit(jobs.loop_in_c, str(reached)) for _ in range(3)]
+            await reached.reached()
+            raise RuntimeError("out")
+    assert all(job.cancelled() for job in going)
+
+
+async def test_close_is_bounded_and_idempotent(gate):
+    reached = gate()
+    pool = await Pool(1, grace=0.01).start()
+    job = pool.submit(jobs.loop_in_c, str(reached))
+    await reached.reached()
+    await pool.close()
+    await pool.aclose()
+    assert job.cancelled()
+    with pytest.raises(PoolClosed, match="is closed"):
+        pool.submit(jobs.nothing)
+    with pytest.raises(PoolClosed):
+        await pool.start()
+
+
+async def test_a_pool_that_was_never_started():
+    pool = Pool(1)
+    with pytest.raises(PoolClosed, match="was not started"):
+        pool.submit(jobs.nothing)
+    assert pool.stats() == PoolStats()
+    await pool.close()
+
+
+async def test_starting_twice_is_harmless():
+    async with Pool(1) as pool:
+        assert await pool.start() is pool
+
+
+async def test_a_closing_cancelled_halfway_still_closes():
+    pool = await Pool(1).start()
+    task = asyncio.create_task(pool.close())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(PoolClosed):
+        pool.submit(jobs.nothing)
+
+
+async def test_ready_waits_for_all_workers_and_resize_changes_them():
+    async with Pool(2) as pool:
+        await pool.ready()
+        assert pool.stats().workers == 2
+        await pool.resize(3)
+        assert pool.stats().workers == 3
+        await pool.resize(1)
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+async def test_initializer_preload_env_and_threads():
+    async with Pool(
+        1,
+        initializer=jobs.initialize,
+        initargs=("set up",),
+        preload=["fractions"],
+        env={"OFFLOOP_TEST": "yes"},
+        threads_per_worker=3,
+    ) as pool:
+        assert await pool.run(jobs.initialized) == "set up"
+        assert "fractions" in await pool.run(jobs.modules)
+        assert await pool.run(jobs.environment, "OFFLOOP_TEST") == "yes"
+        assert await pool.run(jobs.environment, "OMP_NUM_THREADS") == "3"
+
+
+async def test_workers_get_one_blas_thread_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    async with Pool(1) as pool:
+        assert await pool.run(jobs.environment, "OMP_NUM_THREADS") == "1"
+        assert await pool.run(jobs.environment, "MKL_NUM_THREADS") == "5"
+
+
+async def test_a_failing_initializer_is_an_error_at_the_start():
+    with pytest.raises(StartError, match="no database today") as caught:
+        async with Pool(2, initializer=jobs.fail_to_initialize):
+            raise AssertionError("unreachable: it cannot start")
+    assert "fail_to_initialize" in caught.value.output
+
+
+async def test_a_preload_that_fails_is_an_error_at_the_start():
+    with pytest.raises(StartError, match="no_such_module"):
+        await Pool(1, preload=["no_such_module"]).start()
+
+
+async def test_an_initializer_that_cannot_travel_is_an_error_at_the_start():
+    with pytest.raises(NotOffloadable, match="initializer"):
+        await Pool(1, initializer=jobs.echo, initargs=(threading.Lock(),)).start()
+
+
+async def test_the_job_knows_itself():
+    async with Pool(1) as pool:
+        job = pool.options(timeout=60).submit(jobs.describe_job)
+        number, attempt, deadline, worker = await job
+        assert (number, attempt, worker) == (job.id, 1, job.worker)
+        assert deadline is not None
+
+
+async def test_timings_add_up():
+    async with Pool(1) as pool:
+        job = pool.submit(sum, range(1000))
+        assert job.timings == (0, 0, 0, 0)
+        await job
+        assert all(value >= 0 for value in job.timings)
+        assert job.timings.run > 0
+
+
+async def test_story_tells_what_happened(tmp_path):
+    async with Pool(1) as pool:
+        job = pool.submit(jobs.die_by, signal.SIGKILL)
+        assert f"job {job.id}" in pool.story(job)
+        await asyncio.wait([job])
+        assert "worker" in pool.story(job)
+        assert "WorkerLost" in repr(job.exception())
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ({"n_jobs": 2}, "max_workers"),
+        ({"processes": 2}, "max_workers"),
+        ({"workers": 2}, "max_workers"),
+        ({"colour": 2}, "there are: max_workers"),
+        ({"preload": "numpy"}, "preload"),
+        ({"timeout": "5"}, "timeout takes seconds"),
+        ({"max_workers": 1.5}, "whole number"),
+        ({"initializer": 3}, "callable"),
+        ({"env": {"A": 1}}, "env maps"),
+    ],
+)
+def test_a_wrong_word_or_type_is_a_type_error(words, match):
+    with pytest.raises(TypeError, match=match):
+        Pool(**words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"max_workers": 0},
+        {"max_workers": -1},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"retries": -1},
+        {"engine": "gevent"},
+        {"grace": -1},
+        {"max_pending": 0},
+    ],
+)
+def test_a_value_out_of_range_is_a_value_error(words):
+    with pytest.raises(ValueError, match=next(iter(words))):
+        Pool(**words)
+
+
+def test_words_of_a_later_version_are_refused_and_not_ignored():
+    with pytest.raises(UsageError, match="recycling"):
+        Pool(recycle=Recycle(max_jobs=3))
+
+
+async def test_job_options_are_checked():
+    pool = Pool(1)
+    with pytest.raises(TypeError, match="run_timeout"):
+        pool.options(time_limit=3)
+    with pytest.raises(ValueError, match="on_full"):
+        pool.options(on_full="explode")
+    with pytest.raises(TypeError, match="retry_on"):
+        pool.options(retry_on=(3,))
+    assert pool.options(timeout=5).options(priority=2)._job_options.timeout == 5
+
+
+async def test_use_from_another_thread_is_refused():
+    async with Pool(1) as pool:
+        with pytest.raises(WrongLoop, match="thread"):
+            await asyncio.to_thread(pool.submit, jobs.nothing)
+
+
+async def test_use_from_another_loop_is_refused():
+    async with Pool(1) as pool:
+
+        async def elsewhere():
+            pool.submit(jobs.nothing)
+
+        with pytest.raises(WrongLoop, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+async def test_use_in_a_forked_child_is_refused():
+    async with Pool(1) as pool:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                pool.submit(jobs.nothing)
+            except WrongLoop as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert await pool.run(jobs.add, 1, 2) == 3
+
+
+async def test_two_loops_in_two_threads_have_a_pool_each():
+    async def work(number):
+        async with Pool(1) as pool:
+            return await pool.run(jobs.add, number, 1)
+
+    first, second = await asyncio.gather(
+        asyncio.to_thread(asyncio.run, work(1)), asyncio.to_thread(asyncio.run, work(2))
+    )
+    assert (first, second) == (2, 3)
+
+
+async def test_a_pool_that_is_dropped_warns_and_leaves_nothing():
+    pool = await Pool(1).start()
+    with pytest.warns(ResourceWarning, match="never closed"):
+        pool.__del__()
+    await pool.close()

@@ -1,0 +1,216 @@
+"""The types that users see. Never run: mypy and pyright check it.
+
+A line that ends in ``type: ignore`` must be an error: both checkers report an ignore
+that is not needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, assert_type
+
+import offloop
+from offloop import (
+    Job,
+    JobContext,
+    Offloaded,
+    Pool,
+    PoolStats,
+    Recycle,
+    configure,
+    current_job,
+    offload,
+)
+
+# --- @offload -------------------------------------------------------------------------
+
+
+@offload
+def scale(data: bytes, width: int, *, quality: float = 0.8) -> bytes:
+    return data[:width] * int(quality)
+
+
+@offload(
+    timeout=5,
+    run_timeout=timedelta(seconds=2),
+    priority=1,
+    retries=2,
+    retry_on=(ConnectionError, OSError),
+    on_full="wait",
+    on_cancel="stop",
+)
+def count(text: str) -> int:
+    return len(text)
+
+
+@offload
+async def fetch(url: str, attempts: int = 3) -> dict[str, str]:
+    await asyncio.sleep(attempts)
+    return {url: ""}
+
+
+def plain(number: int, label: str = "") -> list[str]:
+    return [label] * number
+
+
+async def plain_async(number: int) -> complex:
+    return complex(number)
+
+
+class Model:
+    @offload
+    def predict(self, features: list[float]) -> float:
+        return sum(features)
+
+    @offload(priority=3)
+    async def explain(self, features: list[float]) -> str:
+        return str(features)
+
+    @staticmethod
+    @offload
+    def load(path: str) -> Model:
+        return Model()
+
+    def size(self, unit: str) -> int:
+        return len(unit)
+
+
+async def decorated_functions() -> None:
+    assert_type(await scale(b"", 4), bytes)
+    assert_type(await scale(b"", width=4, quality=0.5), bytes)
+    assert_type(await count("text"), int)
+    assert_type(await fetch("url"), dict[str, str])
+
+    assert_type(scale.submit(b"", 4), Job[bytes])
+    assert_type(await scale.submit(b"", 4), bytes)
+    assert_type(await fetch.submit("url", attempts=1), dict[str, str])
+
+    assert_type(scale.local(b"", 4), Any)  # a coroutine, for an async function
+    assert_type(scale.map([b""], [4]), AsyncGenerator[bytes, None])
+    async for length in count.map(["a", "bc"]):
+        assert_type(length, int)
+
+    await scale(b"")  # type: ignore[call-arg]
+    await scale("", 4)  # type: ignore[arg-type]
+    await scale(b"", 4, quality="high")  # type: ignore[arg-type]
+    await scale(b"", 4, timeout=1)  # type: ignore[call-arg]
+    scale.submit(b"", "4")  # type: ignore[arg-type]
+    scale.local(4)  # type: ignore
+
+
+async def decorated_functions_are_coroutine_functions() -> None:
+    endpoint: Callable[[str], Coroutine[Any, Any, int]] = count
+    assert_type(await endpoint("text"), int)
+    async with asyncio.TaskGroup() as group:
+        assert_type(group.create_task(count("text")), asyncio.Task[int])
+    both = await asyncio.gather(count("text"), scale(b"", 1))
+    assert_type(both, tuple[int, bytes])
+
+
+async def options_of_a_function_keep_its_type() -> None:
+    fast = scale.options(timeout=0.5, priority=10)
+    assert_type(await fast(b"", 4), bytes)
+    assert_type(fast.submit(b"", 4), Job[bytes])
+    await fast("", 4)  # type: ignore[arg-type]
+    scale.options(timeout="soon")  # type: ignore[arg-type]
+    scale.options(n_jobs=4)  # type: ignore[call-arg]
+    offload(on_full="explode")  # type: ignore
+    offload(retry_on=(ValueError(),))  # type: ignore
+
+
+async def methods() -> None:
+    model = Model()
+    assert_type(await model.predict([1.0]), float)
+    assert_type(await model.explain([1.0]), str)
+    assert_type(await Model.load("path"), Model)
+    assert_type(Model.predict.submit(model, [1.0]), Job[float])
+    model.predict.submit([1.0])  # type: ignore[attr-defined]
+    await model.predict("features")  # type: ignore[arg-type]
+    await model.predict()  # type: ignore[call-arg]
+
+
+# --- Pool -----------------------------------------------------------------------------
+
+
+async def pool_with_functions(pool: Pool) -> None:
+    assert_type(pool.submit(plain, 3), Job[list[str]])
+    assert_type(await pool.submit(plain, 3, label="x"), list[str])
+    assert_type(await pool.run(plain, 3), list[str])
+    assert_type(pool.map(plain, [1, 2]), AsyncGenerator[list[str], None])
+    async for part in pool.map(plain, [1, 2], ["a", "b"]):
+        assert_type(part, list[str])
+
+    assert_type(await pool.run(Model().size, "MB"), int)
+    assert_type(await pool.run(Model), Model)
+
+    pool.submit(plain)  # type: ignore
+    pool.submit(plain, "3")  # type: ignore
+    pool.submit(plain, 3, timeout=1)  # type: ignore
+    await pool.run(plain, 3, 4)  # type: ignore
+    pool.submit(4)  # type: ignore
+
+
+async def pool_with_async_functions(pool: Pool) -> None:
+    assert_type(pool.submit(plain_async, 3), Job[complex])
+    assert_type(await pool.run(plain_async, 3), complex)
+    assert_type(pool.map(plain_async, [1]), AsyncGenerator[complex, None])
+    await pool.run(plain_async, "3")  # type: ignore
+
+
+async def pool_with_decorated_functions(pool: Pool) -> None:
+    assert_type(await pool.run(count, "text"), int)
+    assert_type(pool.submit(fetch, "url"), Job[dict[str, str]])
+
+
+async def options_of_a_pool(pool: Pool) -> None:
+    fast = pool.options(priority=10, timeout=0.5, on_cancel="kill")
+    assert_type(fast.submit(plain, 3), Job[list[str]])
+    assert_type(await fast.run(plain_async, 3), complex)
+    assert_type(fast.map(plain, [1]), AsyncGenerator[list[str], None])
+    pool.options(timeout="soon")  # type: ignore[arg-type]
+    pool.options(on_full="explode")  # type: ignore[arg-type]
+
+
+async def life_of_a_pool() -> None:
+    async with Pool(max_workers=2, preload=["json"], timeout=5) as pool:
+        assert_type(pool, Pool)
+        await pool.ready()
+        assert_type(pool.stats(), PoolStats)
+        await pool.resize(4)
+        await pool.drain()
+    configure(max_workers=2)
+    Pool(max_workers="2")  # type: ignore[arg-type]
+    Pool(processes=2)  # type: ignore[arg-type]
+
+
+# --- Job and context ------------------------------------------------------------------
+
+
+async def jobs(pool: Pool) -> None:
+    job = pool.submit(plain, 3)
+    future: asyncio.Future[list[str]] = job
+    assert_type(await asyncio.wait_for(job, 1), list[str])
+    assert_type(job.result(), list[str])
+    assert_type(job.id, int)
+    assert_type(job.state, str)
+    assert_type(job.attempts, int)
+    assert_type(job.worker, int | None)
+    assert_type(job.timings.run, float)
+    assert_type(job.cancel(), bool)
+    await future
+
+
+def inside_a_job() -> None:
+    context = current_job()
+    assert_type(context, JobContext)
+    assert_type(context.deadline, float | None)
+    assert_type(context.attempt, int)
+    assert_type(context.cancelled, bool)
+
+
+def other_names(offloaded: Offloaded[[int], str]) -> None:
+    assert_type(offloaded.local(1), Any)
+    assert_type(Recycle(max_jobs=100), Recycle)
+    assert_type(offloop.__version__, str)
