@@ -1,7 +1,7 @@
 """Keeps some jobs going ahead of a consumer: what `map` is made of.
 
-It never takes more items than asked for, so endless iterables work, and it cancels what it
-took when its consumer leaves early.
+It never takes more items than asked for, so endless iterables work, and it cancels what
+it took when its consumer leaves early.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a running job can ask about itself, in whatever process it runs.
 
-The process that runs jobs (a worker, or the inline engine) calls `enter` before each job
-and `leave` after it; user code calls `current_job`.
+The process that runs jobs (a worker, or the inline engine) calls `enter` before each
+job and `leave` after it; user code calls `current_job`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class JobContext:
         id: number of the job in its pool.
         attempt: 1 for the first run, 2 for the first retry, and so on.
         deadline: seconds on this process's monotonic clock (`time.monotonic`) by which
-            the job must have ended, or None. All processes of a machine share that clock.
+            the job must have ended, or None. All processes of a machine share that
+            clock.
         worker: number of the worker in its pool; 0 when the job runs inline.
         cancelled: True once the job was asked to stop.
     """

@@ -1,8 +1,8 @@
 """`@offload`: a function that runs in a worker wherever it is awaited.
 
-The decorated function is a real coroutine function to everybody who asks, so it works as an
-endpoint, in `TaskGroup.create_task` and in `gather`. It finds the default pool of the
-running loop at the call and does nothing else.
+The decorated function is a real coroutine function to everybody who asks, so it works
+as an endpoint, in `TaskGroup.create_task` and in `gather`. It finds the default pool of
+the running loop at the call and does nothing else.
 
 Inside a job it calls the function itself: a pool in every worker would be N times M
 processes.
@@ -18,10 +18,10 @@ from typing import (
     Any,
     Concatenate,
     Literal,
-    Never,
     ParamSpec,
     Protocol,
     TypeVar,
+    Unpack,
     cast,
     overload,
 )
@@ -34,16 +34,14 @@ from offloop.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        Awaitable,
         Callable,
         Coroutine,
         Iterable,
         Mapping,
-        Sequence,
     )
 
     from offloop.engines.base import Job
-    from offloop.options import OnCancel, OnFull, Seconds
+    from offloop.options import JobWords
     from offloop.pool import PoolView
 
 __all__ = ["Offloaded", "configure", "offload"]
@@ -52,35 +50,37 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Offloaded(Protocol[P, T_co]):
+class Offloaded(Protocol[P, T]):
     """A function whose calls are jobs: what `offload` makes.
 
-    It is a plain coroutine function with these attributes; as a method it is bound to its
-    object like any other.
+    It is a plain coroutine function with these attributes; as a method it is bound to
+    its object like any other.
     """
 
     __name__: str
     __qualname__: str
     __wrapped__: Callable[..., Any]
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Wait for room in the default pool, run there, and return the result."""
+        ...
 
     @overload
-    def __get__(self, instance: None, owner: Any = ...) -> Offloaded[P, T_co]: ...
+    def __get__(self, instance: None, owner: Any = ...) -> Offloaded[P, T]: ...
     @overload
     def __get__(
         self: Offloaded[Concatenate[S, Q], T], instance: S, owner: Any = ...
     ) -> Callable[Q, Coroutine[Any, Any, T]]: ...
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[T_co]:
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Queue a call at once; raises `PoolFull` where a call would wait."""
+        ...
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function itself, here and now."""
+        ...
 
     def map(
         self,
@@ -88,21 +88,13 @@ class Offloaded(Protocol[P, T_co]):
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
-    ) -> AsyncGenerator[T_co]:
+    ) -> AsyncGenerator[T]:
         """Call it with each item and yield the results; see `Pool.map`."""
+        ...
 
-    def options(
-        self,
-        *,
-        timeout: Seconds | None = ...,
-        run_timeout: Seconds | None = ...,
-        priority: int = ...,
-        retries: int = ...,
-        retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
-        on_full: OnFull = ...,
-        on_cancel: OnCancel = ...,
-    ) -> Offloaded[P, T_co]:
+    def options(self, **changes: Unpack[JobWords]) -> Offloaded[P, T]:
         """Return the same function with other job options; see `PoolView.options`."""
+        ...
 
 
 @overload
@@ -110,16 +102,7 @@ def offload(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Offloaded[P, T]: ...
 @overload
 def offload(fn: Callable[P, T], /) -> Offloaded[P, T]: ...
 @overload
-def offload(
-    *,
-    timeout: Seconds | None = ...,
-    run_timeout: Seconds | None = ...,
-    priority: int = ...,
-    retries: int = ...,
-    retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
-    on_full: OnFull = ...,
-    on_cancel: OnCancel = ...,
-) -> _Offload: ...
+def offload(**options: Unpack[JobWords]) -> _Offload: ...
 def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function run in a worker process wherever it is awaited.
 
@@ -161,8 +144,8 @@ class _Offload(Protocol):
 def configure(**pool_options: Any) -> None:
     """Set the options of the default pool that `@offload` uses.
 
-    Call it before the first offloaded call of the program; a pool that runs already keeps
-    its options.
+    Call it before the first offloaded call of the program; a pool that runs already
+    keeps its options.
 
     Args:
         **pool_options: as for `Pool`.
@@ -178,8 +161,8 @@ def configure(**pool_options: Any) -> None:
 def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     if isinstance(fn, staticmethod | classmethod) or not callable(fn):
         raise NotOffloadable(
-            f"@offload takes a function, not {fn!r}; below @staticmethod or @classmethod "
-            "is its place"
+            f"@offload takes a function, not {fn!r}; its place is below @staticmethod "
+            "or @classmethod"
         )
 
     @functools.wraps(fn)
@@ -261,9 +244,9 @@ def _default_pool() -> Pool:
 def _close_with_loop(pool: Pool) -> AsyncGenerator[None]:
     """Have the pool closed when the loop ends.
 
-    `asyncio.run`, `asyncio.Runner`, uvicorn and others end by `loop.shutdown_asyncgens`,
-    which closes all asynchronous generators that were begun and awaits their `finally`:
-    the only hook that a loop offers for that moment.
+    `asyncio.run`, `asyncio.Runner`, uvicorn and others end by
+    `loop.shutdown_asyncgens`, which closes all asynchronous generators that were begun
+    and awaits their `finally`: the only hook that a loop offers for that moment.
     """
 
     async def keeper() -> AsyncGenerator[None]:

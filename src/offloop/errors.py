@@ -4,7 +4,7 @@
     ├── UsageError              the caller; raised at the call, nothing was queued
     │   ├── NotOffloadable        (TypeError)     function or arguments cannot travel
     │   ├── PoolClosed            (RuntimeError)  the pool is not open (any more)
-    │   ├── PoolFull                              max_pending reached; carries retry_after
+    │   ├── PoolFull                              max_pending reached; has retry_after
     │   └── WrongLoop             (RuntimeError)  another event loop, thread or process
     ├── JobError                the job
     │   ├── JobTimeout            (TimeoutError)  timeout or run_timeout passed
@@ -135,7 +135,7 @@ class JobTimeout(JobError, TimeoutError):
 
     Attributes:
         limit: seconds that were allowed.
-        kind: "timeout" (since submission) or "run_timeout" (since the start of the run).
+        kind: "timeout" (since submission) or "run_timeout" (since the run began).
         where: the job's last traceback in the worker, if it could be had.
     """
 
@@ -253,7 +253,7 @@ class InternalError(OffloopError):
         self.story = story
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a text, never raised
+class RemoteTraceback(Exception):
     """The traceback as the worker saw it; shown as the cause of the real exception."""
 
     def __init__(self, text: str) -> None:
@@ -264,5 +264,5 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a text, never raised
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
-class JobInterrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt
+class JobInterrupted(BaseException):
     """Raised inside a running job that must stop: cancelled, or out of time."""

@@ -3,17 +3,18 @@
     parent ──lifeline──▶ forkserver ──fork──▶ worker, worker, worker
              FORK, LEARN             EXITED
 
-It imports what every worker needs (and `preload`) once; a worker is then a fork away:
-2 ms instead of 130 ms for a fresh interpreter with numpy. It never runs a job, never starts
-a thread, and never waits for anything but its lifeline and the ends of its children.
+It imports what every worker needs (and `preload`) once; a worker is then a fork away: 2
+ms instead of 130 ms for a fresh interpreter with numpy. It never runs a job, never
+starts a thread, and never waits for anything but its lifeline and the ends of its
+children.
 
-Nothing survives its parent. When the parent dies, however it dies, the lifeline ends and
-its pidfd becomes readable (a forked child of the parent may hold the lifeline open): the
-forkserver kills its workers with all their children and goes. Each worker has asked the
-kernel to be killed when the forkserver dies (PR_SET_PDEATHSIG), which works in an endless C
-loop and for a stopped process too; the forkserver is single-threaded, so "parent" means it
-and not a thread of it. The forkserver asks for SIGCONT: if somebody has stopped it, the
-parent's death wakes it up to clean up.
+Nothing survives its parent. When the parent dies, however it dies, the lifeline ends
+and its pidfd becomes readable (a forked child of the parent may hold the lifeline
+open): the forkserver kills its workers with all their children and goes. Each worker
+has asked the kernel to be killed when the forkserver dies (PR_SET_PDEATHSIG), which
+works in an endless C loop and for a stopped process too; the forkserver is
+single-threaded, so "parent" means it and not a thread of it. The forkserver asks for
+SIGCONT: if somebody has stopped it, the parent's death wakes it up to clean up.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ class Forkserver:
         self._watch(number, pid)
 
     def _watch(self, number: int, pid: int) -> None:
-        # The child is not reaped before this, so its pid cannot belong to another process.
+        # The child is not reaped before this, so its pid cannot belong to another
+        # process.
         pidfd = None
         if self._wakeup is None:
             pidfd = os.pidfd_open(pid)
@@ -139,8 +141,8 @@ class Forkserver:
         ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return
-        # Not reaped yet, so its number, which is its group's too, is still its own: what
-        # its jobs have left running goes with it.
+        # Not reaped yet, so its number, which is its group's too, is still its own:
+        # what its jobs have left running goes with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         pid, status, usage = os.wait4(child.pid, 0)
@@ -158,8 +160,8 @@ class Forkserver:
     def _learn(self, module: str) -> None:
         """Import a module that a worker has found to be harmless; undo is impossible.
 
-        The worker saw no thread begin. Should one begin here all the same, the parent is
-        told and replaces this process, because forking beside a thread is not safe.
+        The worker saw no thread begin. Should one begin here all the same, the parent
+        is told and replaces this process, because forking beside a thread is not safe.
         """
         try:
             importlib.import_module(module)
@@ -264,7 +266,8 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
         text = f"importing {', '.join(preload)} started a thread"
         lifeline.send((messages.FAILED, ", ".join(preload), text))
         return
-    # Frozen objects are never visited by a child's collector, so their pages stay shared.
+    # Frozen objects are never visited by a child's collector, so their pages stay
+    # shared.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -283,7 +286,7 @@ def _thread_count() -> int:
 
 
 def _open_parent(parent: int) -> int | None:
-    """Return a descriptor that is readable when the parent has ended, if there are such."""
+    """Return a descriptor that is readable once the parent has ended, if any can be."""
     if not hasattr(os, "pidfd_open"):
         return None
     descriptor = os.pidfd_open(parent)

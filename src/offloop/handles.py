@@ -1,4 +1,4 @@
-"""Other processes as their parent sees them: workers, and the forkserver that makes them.
+"""Other processes as their parent sees them: workers and their forkserver.
 
 A handle owns what the parent holds of a process (sockets, descriptors, the thread that
 waits for it) and releases it. Handles decide nothing; `supervisor` does, through them.

@@ -1,8 +1,8 @@
 """What this machine grants us: cores, after affinity and the container's quota.
 
 A container with a quota of 2 CPUs on a host of 160 still shows 160 to `os.cpu_count`;
-pools sized by that number thrash. So the affinity mask and the quota of the process's own
-control group (version 1 or 2) are asked as well.
+pools sized by that number thrash. So the affinity mask and the quota of the process's
+own control group (version 1 or 2) are asked as well.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def usable_cores() -> int:
 def default_max_workers() -> int:
     """Return the size of a pool that was given none.
 
-    OFFLOOP_MAX_WORKERS if set; otherwise the usable cores less one, because the event loop
-    needs one to stay responsive, and at least 1.
+    OFFLOOP_MAX_WORKERS if set; otherwise the usable cores less one, because the event
+    loop needs one to stay responsive, and at least 1.
     """
     wanted = os.environ.get("OFFLOOP_MAX_WORKERS", "")
     if wanted.isdigit() and int(wanted) > 0:

@@ -16,21 +16,22 @@ behind it, if any, are large buffers in the order in which the envelope names th
     SIGNAL   worker, signal                   LEARNED    module, trouble, still alone
     QUIT                                      FAILED     module, traceback
 
-A *call* is ``(job, function, payload, buffers, attempt, deadline, many)`` and an *answer*
-``(job, status, payload, buffers, started, run_time)``: `buffers` counts frames, times are
-seconds on the monotonic clock, which all processes of a machine share; `many` says that the
-function is to be called with each tuple of a list. Calls and answers travel in lists,
-because many small jobs then share one message.
+A *call* is ``(job, function, payload, buffers, attempt, deadline, many)`` and an
+*answer* ``(job, status, payload, buffers, started, run_time)``: `buffers` counts
+frames, times are seconds on the monotonic clock, which all processes of a machine
+share; `many` says that the function is to be called with each tuple of a list. Calls
+and answers travel in lists, because many small jobs then share one message.
 
-There is no acknowledgement and no heartbeat: an answer gives its credit back, a function's
-definition rides with the first job that needs it, and a death is told by the process.
+There is no acknowledgement and no heartbeat: an answer gives its credit back, a
+function's definition rides with the first job that needs it, and a death is told by the
+process.
 """
 
 from __future__ import annotations
 
 import signal
 
-#: makes a worker look whether its job must stop, or jobs must go back; a real-time signal
+#: makes a worker look whether its job must stop, or jobs must go back; a real-time one
 #: where there are some, because user code owns the ordinary ones
 WAKE_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 7) + 7
 

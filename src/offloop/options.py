@@ -1,19 +1,22 @@
 """Every knob: its name, default, unit, limits, and one sentence.
 
-Checked when given, so that a mistake is an error at the caller's line and not a surprise
-in a worker. Times are seconds or timedelta, sizes are bytes or strings such as "512MiB".
+Checked when given, so that a mistake is an error at the caller's line and not a
+surprise in a worker. Times are seconds or timedelta, sizes are bytes or strings such as
+"512MiB".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import inf, isfinite
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from offloop import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["ENGINES", "JobOptions", "PoolOptions", "Recycle", "Seconds", "Size"]
 
@@ -44,6 +47,18 @@ _OTHER_WORDS = {
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
     f"{letter}i": 1024**power for power, letter in enumerate("kmgt", start=1)
 }
+
+
+class JobWords(TypedDict, total=False):
+    """The words of `JobOptions`, each of which may be left out."""
+
+    timeout: Seconds | None
+    run_timeout: Seconds | None
+    priority: int
+    retries: int
+    retry_on: type[BaseException] | Sequence[type[BaseException]]
+    on_full: OnFull
+    on_cancel: OnCancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class JobOptions:
         whole("retries", self.retries, least=0)
         if isinstance(self.retry_on, type):
             object.__setattr__(self, "retry_on", (self.retry_on,))
+        object.__setattr__(self, "retry_on", tuple(self.retry_on))
         for kind in self.retry_on:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise TypeError(f"retry_on takes exception types, not {kind!r}")
@@ -105,8 +121,8 @@ class Recycle:
         max_jobs: after so many jobs; None: never.
         max_age: after so many seconds; None: never.
         max_rss: when its resident memory is above so many bytes; None: never.
-        jitter: share by which each limit is varied from worker to worker, so that they do
-            not all leave together.
+        jitter: share by which each limit is varied from worker to worker, so that they
+            do not all leave together.
     """
 
     max_jobs: int | None = None

@@ -1,7 +1,7 @@
 """The pool, for asyncio: submit, run, map, options, and its beginning and end.
 
-A pool belongs to one event loop. It does nothing until it is started, hands everything to
-its engine, and never touches a process, a socket or a byte itself.
+A pool belongs to one event loop. It does nothing until it is started, hands everything
+to its engine, and never touches a process, a socket or a byte itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import (
     ParamSpec,
     Self,
     TypeVar,
+    Unpack,
     overload,
 )
 
@@ -28,8 +29,7 @@ from offloop.engines.base import Job, PoolStats, Timings
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.options import (
     JobOptions,
-    OnCancel,
-    OnFull,
+    JobWords,
     PoolOptions,
     Recycle,
     Seconds,
@@ -79,18 +79,7 @@ class PoolView:
         self._pool = pool
         self._job_options = options
 
-    def options(
-        self,
-        *,
-        timeout: Seconds | None = ...,  # type: ignore[assignment]
-        run_timeout: Seconds | None = ...,  # type: ignore[assignment]
-        priority: int = ...,
-        retries: int = ...,
-        retry_on: type[BaseException] | Sequence[type[BaseException]] = ...,
-        on_full: OnFull = ...,
-        on_cancel: OnCancel = ...,
-        **unknown: Never,
-    ) -> PoolView:
+    def options(self, **changes: Unpack[JobWords]) -> PoolView:
         """Return a view of the pool with other job options; the pool stays as it is.
 
         Args:
@@ -100,23 +89,14 @@ class PoolView:
             retries: further attempts after a lost worker, or an error in `retry_on`.
             retry_on: exceptions of the function that are worth a further attempt.
             on_full: "wait" or "raise", when the pool is full; `submit` always raises.
-            on_cancel: "stop", "kill" or "finish", what cancelling does to a running job.
+            on_cancel: what cancelling does to a running job: "stop", "kill" or
+                "finish".
 
         Raises:
             TypeError: for a word that is not an option.
             ValueError: for a value out of range.
         """
-        given = {
-            "timeout": timeout,
-            "run_timeout": run_timeout,
-            "priority": priority,
-            "retries": retries,
-            "retry_on": retry_on,
-            "on_full": on_full,
-            "on_cancel": on_cancel,
-        }
-        changes = {word: value for word, value in given.items() if value is not ...}
-        return self._with({**changes, **unknown})
+        return self._with(changes)
 
     def _with(self, changes: Mapping[str, Any]) -> PoolView:
         return PoolView(self._pool, self._job_options.changed(changes))
@@ -208,8 +188,8 @@ class PoolView:
     ) -> AsyncGenerator[Any]:
         """Call a function with each item and yield the results as they are asked for.
 
-        It is lazy: never more than `buffersize` items are taken ahead of the consumer, so
-        endless iterables work. Leaving the loop early cancels what was taken.
+        It is lazy: never more than `buffersize` items are taken ahead of the consumer,
+        so endless iterables work. Leaving the loop early cancels what was taken.
 
         Args:
             fn: called as ``fn(a, b, ...)`` with one item of each iterable.
@@ -248,10 +228,10 @@ class Pool(PoolView):
     pending, as a TaskGroup does.
 
     Args:
-        max_workers: processes; None: usable cores less one, at least 1, with affinity and
-            container quotas respected.
-        engine: where jobs run: "local" (processes of this machine) or "inline" (here, for
-            debugging and tests). The environment variable OFFLOOP_ENGINE overrides it.
+        max_workers: processes; None: usable cores less one, at least 1, with affinity
+            and container quotas respected.
+        engine: where jobs run: "local" (processes of this machine) or "inline" (here,
+            for debugging and tests). The variable OFFLOOP_ENGINE overrides it.
         max_pending: jobs that may be queued or running; None: any number.
         timeout: seconds from submission to result of each job; None: no limit.
         run_timeout: seconds from the start of each run; None: no limit.
@@ -370,7 +350,7 @@ class Pool(PoolView):
         await engine.drain()
 
     async def close(self) -> None:
-        """Cancel what is pending and end all workers. Does nothing when it is closed."""
+        """Cancel what is pending and end all workers; harmless when it is closed."""
         if self._state is _State.NEW:
             self._state = _State.CLOSED
         if self._state is not _State.CLOSED:
@@ -429,7 +409,7 @@ class Pool(PoolView):
         return f"<Pool {self._options.name!r} max_workers={workers} {state}>"
 
     def _open(self) -> Engine:
-        """Make the engine, in the running loop, which is the pool's home from now on."""
+        """Make the engine; the running loop is the pool's home from now on."""
         if self._state is not _State.NEW:
             raise PoolClosed(f"{self!r} {self._state.value}; make a new one")
         self._loop = asyncio.get_running_loop()
@@ -478,8 +458,9 @@ class Pool(PoolView):
             thread = threading.current_thread().name
             why = f"no event loop is running in this thread ({thread})"
         raise WrongLoop(
-            f"{self!r} cannot be used here: {why}. Start a pool of its own in each loop; "
-            "from a thread, use asyncio.run_coroutine_threadsafe with the pool's loop."
+            f"{self!r} cannot be used here: {why}. Start a pool in each loop that "
+            "needs one; from a thread, use asyncio.run_coroutine_threadsafe with the "
+            "pool's loop."
         )
 
     async def _close_engine(self) -> None:
@@ -497,9 +478,20 @@ class Pool(PoolView):
 
 
 _POOL_WORDS = (
-    "max_workers, engine, max_pending, timeout, run_timeout, grace, retries, preload, "
-    "initializer, initargs, threads_per_worker, env, name"
-).split(", ")
+    "max_workers",
+    "engine",
+    "max_pending",
+    "timeout",
+    "run_timeout",
+    "grace",
+    "retries",
+    "preload",
+    "initializer",
+    "initargs",
+    "threads_per_worker",
+    "env",
+    "name",
+)
 
 _LATER = {
     "min_workers": "elastic size",

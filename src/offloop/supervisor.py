@@ -7,8 +7,9 @@
                                                        lifeline  ▼    │
                                                               forkserver
 
-This is the shell of the supervision machine: it performs its commands through a forkserver
-and tells it what became of them. It has no opinion on restarts, and knows nothing of jobs.
+This is the shell of the supervision machine: it performs its commands through a
+forkserver and tells it what became of them. It has no opinion on restarts, and knows
+nothing of jobs.
 
 Nothing here holds the event loop: the forkserver is spawned by a thread of its own, and
 orders to it are small writes to a socket.
@@ -22,7 +23,6 @@ import os
 import signal
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop import messages
@@ -150,14 +150,14 @@ class Supervisor:
         worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
-        """Let later workers find a module imported; a worker saw that it is harmless."""
+        """Let later workers find a module imported that a worker saw to be harmless."""
         if module not in self._learnt:
             self._learnt.add(module)
             if self._forkserver is not None:
                 self._forkserver.order((messages.LEARN, module))
 
     async def close(self) -> None:
-        """End everything at once and leave nothing; workers that still run are killed."""
+        """End everything at once and leave nothing; running workers are killed."""
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
@@ -168,8 +168,8 @@ class Supervisor:
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
         self._context.destroy(linger=0)
-        with contextlib.suppress(OSError):  # the forkserver has removed it
-            Path(self._folder).rmdir()
+        if self._folder:
+            os.rmdir(self._folder)
 
     # Performing what the machine asks for
 
@@ -321,6 +321,6 @@ def _private_folder() -> str:
             with contextlib.suppress(OSError):
                 return tempfile.mkdtemp(prefix="offloop-", dir=folder)
     raise StartError(
-        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to one "
-        f"that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
+        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to "
+        f"one that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
     )

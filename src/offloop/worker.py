@@ -6,13 +6,13 @@
 
 Forked from the forkserver, it runs one job at a time, in the order of its inbox, in its
 main thread. It decides nothing: which jobs it gets, and what its death means, is the
-parent's business. It imports almost nothing, so that a fork is cheap and user code finds
-a clean interpreter; neither asyncio nor numpy is here until a job brings them.
+parent's business. It imports almost nothing, so that a fork is cheap and user code
+finds a clean interpreter; neither asyncio nor numpy is here until a job brings them.
 
 What the parent relies on:
 - an answer is kept in the status page before the next job begins (`wire.status`);
-- an answer too large for that is sent with nothing begun after it: the rest of the inbox
-  goes back;
+- an answer too large for that is sent with nothing begun after it: the rest of the
+  inbox goes back;
 - the page names the running job before its function is called;
 - an interrupted worker says so, begins nothing more and leaves.
 """
@@ -49,9 +49,10 @@ _HOLD_NS = 200_000
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
 
-# glibc's mallopt: keep what is freed while working. Decoding and encoding images otherwise
-# returns and faults in the same pages again for each one: 4,304 page faults and 7 ms of
-# system time for a 1600x1200 JPEG; with this, none, and 18 % more images a second.
+# glibc's mallopt: keep what is freed while working. Decoding and encoding images
+# otherwise returns and faults in the same pages again for each one: 4,304 page faults
+# and 7 ms of system time for a 1600x1200 JPEG; with this, none, and 18 % more images a
+# second.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEEP_BYTES = 1 << 30
@@ -177,7 +178,7 @@ class Worker:
             self._take(message)
 
     def _give_back(self, unwanted: set[int]) -> None:
-        """Return those of `unwanted` that have not begun; says so even if there is none."""
+        """Return those of `unwanted` that have not begun; answers even if none has."""
         kept: deque[tuple[tuple[Any, ...], list[memoryview]]] = deque()
         returned = []
         for item in self._inbox:
@@ -289,8 +290,8 @@ class Worker:
     def _woken(self, signum: int, frame: FrameType | None) -> None:
         """Stop the running job, or give waiting ones back, if the parent asks for it.
 
-        Runs between two bytecodes of the main thread. Outside user code there is nothing
-        to do: the main loop looks by itself before it begins a job.
+        Runs between two bytecodes of the main thread. Outside user code there is
+        nothing to do: the main loop looks by itself before it begins a job.
         """
         if not self._in_job:
             return
@@ -350,7 +351,7 @@ def _forget_main() -> None:
 
 
 def _leave() -> None:
-    """Do what the interpreter would do at its end; the forkserver's stack is below us."""
+    """Do what the interpreter does at its end: the forkserver's stack is below."""
     import atexit
 
     atexit._run_exitfuncs()

@@ -157,7 +157,7 @@ def test_a_thousand_workers_do_a_hundred_thousand_jobs():
 
 def run(world: World, worker, lengths: list[float]) -> None:
     """Let one worker take its messages, do all its jobs, and be heard."""
-    while worker.inbound:
+    while worker.inbound and not worker.gone:
         worker.receive()
     worker.notice()
     worker.work()

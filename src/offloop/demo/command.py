@@ -23,22 +23,13 @@ _DEFAULTS = Settings()
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
 
-class _Size(click.ParamType[int]):
-    """A number such as 500000, 50M or 20MiB."""
-
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value)
-        try:
-            return size("it", value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a size such as 500000, 50M or 20MiB", param, ctx
-            )
+def _size(text: str) -> int:
+    """Read a number such as 500000, 50M or 20MiB."""
+    try:
+        return size("it", int(text) if text.isdecimal() else text)
+    except ValueError:
+        message = f"{text!r} is not a size such as 500000, 50M or 20MiB"
+        raise click.BadParameter(message) from None
 
 
 def _option(name: str, **how: Any) -> Callable[[_F], _F]:
@@ -81,11 +72,18 @@ Examples:
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds that an image may take, waiting included.",
 )
-@_option("--max-body", default="20MiB", type=_Size(), help="Bytes of an upload.")
+@_option(
+    "--max-body",
+    default="20MiB",
+    type=_size,
+    metavar="SIZE",
+    help="Bytes of an upload.",
+)
 @_option(
     "--max-pixels",
     default="50M",
-    type=_Size(),
+    type=_size,
+    metavar="SIZE",
     help="Pixels of an image, summed over its frames.",
 )
 def demo(

@@ -29,6 +29,9 @@ def serve(settings: Settings, host: str, port: int) -> bool:
 
     Returns:
         False when it could not start; why, is on stderr.
+
+    Raises:
+        SystemExit: likewise; it depends on the version of uvicorn.
     """
     config = uvicorn.Config(
         build_app(settings),

@@ -1,4 +1,4 @@
-"""The error that a job's ending becomes: what happened, to whom, why, and what to do."""
+"""The error that a job's ending becomes: what happened, to whom, and what to do."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _CAUSES = {
         "'Out of memory' in the kernel's log, and give each worker less to hold"
     ),
     "SIGSEGV": (
-        "a C extension used by the function crashed; the traceback below, if any, shows "
-        "where it was"
+        "a C extension used by the function crashed; the traceback below, if any, "
+        "shows where"
     ),
     "SIGABRT": "a C library gave up (abort), often after printing why to stderr",
     "SIGBUS": "a memory-mapped file was cut short, or the disk or /dev/shm is full",
@@ -113,9 +113,9 @@ def _cause(exit: WorkerExit) -> str:
 
 def _poison(record: JobRecord, loss: Loss) -> PoisonJob:
     error = PoisonJob(
-        f"{_name(record)} killed {record.kills} workers, one after the other, and is not "
-        f"tried again; the last one, worker {loss.worker}, {loss.exit}; run it alone with "
-        'engine="inline" to see why',
+        f"{_name(record)} killed {record.kills} workers, one after the other, and is "
+        f"not tried again; the last one, worker {loss.worker}, {loss.exit}; run it "
+        'alone with engine="inline" to see why',
         job_id=record.id,
         function=record.handle.function,
     )

@@ -1,10 +1,11 @@
 """In this process, on the loop's own thread: for debugging and tests.
 
 The same scheduler, options and errors as the local engine, and the same encoding and
-decoding of arguments, results and exceptions, so what cannot travel fails here too. Only
-the process border is missing: `breakpoint()` works, and the loop stands still while a job
-runs. A plain function can therefore not be interrupted: its `run_timeout` and `timeout`
-are noticed when it returns. `async def` functions run as tasks of the loop.
+decoding of arguments, results and exceptions, so what cannot travel fails here too.
+Only the process border is missing: `breakpoint()` works, and the loop stands still
+while a job runs. A plain function can therefore not be interrupted: its `run_timeout`
+and `timeout` are noticed when it returns. `async def` functions run as tasks of the
+loop.
 """
 
 from __future__ import annotations

@@ -5,13 +5,12 @@
     answered ◀─ receive ◀═════════════╛        in slices: a burst cannot hold the loop
 
 All of it runs on the event loop's thread, a few microseconds at a time: no thread is
-crossed and nothing waits. What was decided comes from `scheduled`; this file carries jobs
-to workers and brings back what became of them.
+crossed and nothing waits. What was decided comes from `scheduled`; this file carries
+jobs to workers and brings back what became of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from math import inf
@@ -20,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 from offloop import messages
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
 from offloop.engines import endings
-from offloop.engines.base import PoolStats
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.errors import PoolClosed
 from offloop.supervisor import Supervisor
 from offloop.wire import codec, status
 
 if TYPE_CHECKING:
+    import asyncio
+
     from offloop.core.commands import Command
     from offloop.core.job import JobRecord
+    from offloop.engines.base import PoolStats
     from offloop.engines.scheduled import Call
     from offloop.errors import StartError
     from offloop.handles import WorkerExit, WorkerHandle
@@ -222,7 +223,7 @@ class LocalEngine(ScheduledEngine):
             self._supervisor.learn(module)
 
     def _rescue(self, line: _Line) -> int:
-        """Deliver answers that were kept and had not left; return what ran at the end."""
+        """Deliver kept answers that had not left; return what ran at the end."""
         number = line.worker.number
         page = line.worker.page
         now = time.monotonic()
@@ -283,7 +284,7 @@ class LocalEngine(ScheduledEngine):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send each worker all that has come together for it in this turn of the loop."""
+        """Send each worker what has come together for it in this turn of the loop."""
         self._flush_asked = False
         dirty, self._dirty = self._dirty, set()
         forgotten = self._functions.drain_forgotten()

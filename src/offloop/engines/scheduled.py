@@ -4,10 +4,10 @@
               codec     scheduler                  ▲
                                     a subclass: an answer, a death, a moment
 
-Everything that happens becomes one fact for the scheduler, and its commands are performed
-at once, in order. A call is encoded *before* anything is decided, so what cannot travel is
-an error at the caller's own line and costs no worker. `_settle` is the only place where a
-job's future ends.
+Everything that happens becomes one fact for the scheduler, and its commands are
+performed at once, in order. A call is encoded *before* anything is decided, so what
+cannot travel is an error at the caller's own line and costs no worker. `_settle` is the
+only place where a job's future ends.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class ScheduledEngine(Engine):
         )
         if buffers:
             # They are views on the caller's objects, which may change from now on.
-            buffers = [bytes(b) if b.readonly else bytearray(b) for b in buffers]
+            buffers = [_snapshot(buffer) for buffer in buffers]
         if named.extra is None:
             named.extra = RunTime()
         job: Job[Any] = Job(self._loop, self, scheduler.next_id(), named.name)
@@ -199,7 +199,7 @@ class ScheduledEngine(Engine):
         buffers: Any,
         now: float,
     ) -> None:
-        """Tell the scheduler of an answer: (job, is it a result, payload, started, time)."""
+        """Tell of an answer: job, whether it is a result, payload, start, run time."""
         job_id, is_result, payload, started, run_time = answer
         scheduler = self._scheduler
         record = scheduler.held(number, job_id)
@@ -286,3 +286,8 @@ class ScheduledEngine(Engine):
         self._disarm()
         self._perform(self._scheduler.time_passed(time.monotonic()))
         self._arm()
+
+
+def _snapshot(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:
+    view = memoryview(buffer)
+    return bytes(view) if view.readonly else bytearray(view)

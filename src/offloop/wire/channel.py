@@ -6,8 +6,8 @@ needed. The queue is unbounded here (high-water mark 0): credit bounds it.
 
 The file behind the address lives in a private directory until the worker has connected;
 then it is removed: nobody else can connect, and nothing stays on disk. (Unbinding would
-close the connection too: ZeroMQ's listener owns those that it accepted.) Abstract socket
-names are not used: they have no permissions.
+close the connection too: ZeroMQ's listener owns those that it accepted.) Abstract
+socket names are not used: they have no permissions.
 
 This module moves messages and never looks into the calls and answers that they carry.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
     Message = tuple[Any, ...]
 
-# ZeroMQ's own ping-pong needs one I/O thread at each end; more of them only add wake-ups.
+# One for each end is enough; more of them only add wake-ups.
 _IO_THREADS = 1
 
 
@@ -50,8 +50,9 @@ class Channel:
         self._socket = socket
         #: the file where this end listens; None once it is removed, or on the other end
         self._path: str | None = None
-        #: readable when something may have happened; edge-triggered: see `wants_reading`
-        self.fd: int = socket.getsockopt(zmq.FD)
+        #: readable when something may have happened; edge-triggered: see
+        #: `wants_reading`
+        self.fd = int(socket.getsockopt(zmq.FD))
 
     def bind(self, path: str) -> None:
         """Listen at `path`, which must not exist yet."""
@@ -84,7 +85,8 @@ class Channel:
     def receive_nowait(self) -> Message | None:
         """Return the next message, or None when there is none.
 
-        Its buffers must be taken with `receive_buffers` before anything else is received.
+        Its buffers must be taken with `receive_buffers` before anything else is
+        received.
         """
         try:
             return pickle.loads(self._socket.recv(zmq.NOBLOCK))  # type: ignore[no-any-return]
@@ -92,7 +94,7 @@ class Channel:
             return None
 
     def receive(self) -> Message | None:
-        """Wait for the next message; None when `set_timeout`'s time passes without one."""
+        """Wait for a message; None when `set_timeout`'s time passes without one."""
         try:
             return pickle.loads(self._socket.recv())  # type: ignore[no-any-return]
         except zmq.Again:
@@ -113,7 +115,7 @@ class Channel:
 
         ZeroMQ's descriptor is edge-triggered, and sending may swallow the edge.
         """
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self, linger: float = 0.0) -> None:
         """Close this end; unsent messages get `linger` seconds more."""

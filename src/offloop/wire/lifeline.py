@@ -1,8 +1,8 @@
 """The line between a parent and its forkserver: small messages, and descriptors.
 
-A Unix stream socket pair that no other process holds. That makes its end a certain sign:
-when the parent dies, however it dies, the forkserver reads end of file. Orders are rare
-and small; jobs never travel here.
+A Unix stream socket pair that no other process holds. That makes its end a certain
+sign: when the parent dies, however it dies, the forkserver reads end of file. Orders
+are rare and small; jobs never travel here.
 
 A message is four bytes of length, then a pickle; at most one descriptor goes with it.
 """
@@ -54,7 +54,7 @@ class Lifeline:
         return self._line.fileno()
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Send a message and a copy of `descriptor`; what does not fit waits in `flush`.
+        """Send a message and a copy of `descriptor`; the rest is for `flush`.
 
         The descriptor must stay open until `flush` has returned True.
         """

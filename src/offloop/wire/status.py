@@ -1,7 +1,7 @@
 """A page of shared memory that tells what a worker is doing, whatever happens to it.
 
-One anonymous file per worker, made by the parent, written without any lock: each word has
-one writer, and a word of eight aligned bytes is written in one store.
+One anonymous file per worker, made by the parent, written without any lock: each word
+has one writer, and a word of eight aligned bytes is written in one store.
 
     0     running job      worker    0 while idle
     8     since            worker    monotonic nanoseconds
@@ -12,11 +12,12 @@ one writer, and a word of eight aligned bytes is written in one store.
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
 
-Why the answers: a worker may hold several short jobs, and ZeroMQ sends from a thread of its
-own. An answer handed to it is lost if the next job kills the process at once, although that
-job has run. So each answer is kept here *before* the next job begins. A worker never holds
-more than SLOTS jobs, so an answer that has not arrived is among the last SLOTS kept: the
-parent finds it here, and exactly one job, the running one, is hit by the death.
+Why the answers: a worker may hold several short jobs, and ZeroMQ sends from a thread of
+its own. An answer handed to it is lost if the next job kills the process at once,
+although that job has run. So each answer is kept here *before* the next job begins. A
+worker never holds more than SLOTS jobs, so an answer that has not arrived is among the
+last SLOTS kept: the parent finds it here, and exactly one job, the running one, is hit
+by the death.
 
 This module never talks to a socket and never decides what a death means.
 """
@@ -77,7 +78,7 @@ class StatusPage:
 
     @staticmethod
     def prepare_last_words(descriptor: int) -> None:
-        """Make `descriptor` ready for faulthandler: what it writes lands behind the page."""
+        """Let what faulthandler writes to `descriptor` land behind the page."""
         os.lseek(descriptor, _SIZE, os.SEEK_SET)
 
     @staticmethod
@@ -146,7 +147,7 @@ class StatusPage:
         return self._words[_SINCE] / 1e9
 
     def kept(self) -> Iterator[tuple[int, int, bytes, float, float]]:
-        """Yield the kept answers, oldest first: (job, status, payload, started, time)."""
+        """Yield kept answers, oldest first: job, status, payload, started, time."""
         end = self._words[_KEPT]
         for number in range(max(0, end - SLOTS), end):
             slot = number % SLOTS
