@@ -106,7 +106,7 @@ class Runs:
         head = worker.head()
         if head.state is not JobState.SENT:  # it began before its recall came
             self.interrupt(worker, head, now, commands)
-        if worker.look_at == inf or head.run_timeout != inf:
+        if worker.look_at > now + self._roster.patience or head.run_timeout != inf:
             self.watch(worker)
 
     def _reconsider(

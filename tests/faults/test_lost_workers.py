@@ -1,0 +1,157 @@
+"""A worker that dies costs the job that it ran, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import jobs
+import psutil
+import pytest
+
+from offloop import Pool
+from offloop.errors import PoisonJob, WorkerLost
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "ending"),
+    [
+        (jobs.die_by, signal.SIGKILL, "SIGKILL"),
+        (jobs.die_by, signal.SIGTERM, "SIGTERM"),
+        (jobs.die_by, signal.SIGABRT, "SIGABRT"),
+        (jobs.die_with_code, 7, 7),
+        (jobs.die_with_code, 0, 0),
+    ],
+)
+async def test_the_error_names_job_process_and_cause(function, argument, ending):
+    async with Pool(1) as pool:
+        before = await pool.run(jobs.pid)
+        job = pool.submit(function, argument)
+        with pytest.raises(WorkerLost, match="likely cause") as caught:
+            await job
+        error = caught.value
+        assert error.job_id == job.id
+        assert error.pid == before
+        assert error.worker == job.worker
+        assert error.function == f"jobs.{function.__name__}"
+        assert (error.signal or error.exitcode) == ending
+        assert error.peak_rss > 1_000_000
+        assert await pool.run(jobs.pid) != before
+        assert pool.stats().workers_lost == 1
+
+
+async def test_a_segfault_shows_where_it_was():
+    async with Pool(1) as pool:
+        with pytest.raises(WorkerLost, match="SIGSEGV") as caught:
+            await pool.run(jobs.segfault)
+        assert "Segmentation fault" in caught.value.output
+        assert "in segfault" in str(caught.value)
+
+
+async def test_all_other_jobs_finish(tmp_path):
+    log = tmp_path / "log"
+    async with Pool(2) as pool:
+        for _ in range(20):  # short jobs share inboxes from now on
+            await asyncio.gather(*(pool.run(jobs.add, 1, 1) for _ in range(20)))
+        quick = [pool.submit(jobs.note_and_add, str(log), n, 1) for n in range(500)]
+        fatal = [pool.submit(jobs.die_by, signal.SIGKILL) for _ in range(5)]
+        more = [pool.submit(jobs.note_and_add, str(log), n, 1) for n in range(500, 999)]
+        results = await asyncio.gather(*quick, *more)
+        assert results == [n + 1 for n in range(999)]
+        for job in fatal:
+            with pytest.raises(WorkerLost):
+                await job
+        ran = sorted(int(line) for line in log.read_text().split())
+        assert ran == list(range(999))  # each of them once
+
+
+async def test_jobs_behind_a_fatal_one_in_the_same_inbox_finish(tmp_path):
+    """The answer given just before the death arrives, what came after it runs once."""
+
+    def perhaps_die(number, fatal):
+        with open(log, "a") as file:
+            file.write(f"{number}\n")
+        if number == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    log = str(tmp_path / "log")
+    async with Pool(1) as pool:
+        for _ in range(20):
+            await pool.run(perhaps_die, -1, 0)
+        going = [pool.submit(perhaps_die, n, 30) for n in range(60)]
+        await asyncio.wait(going)
+        lost = [n for n, job in enumerate(going) if job.exception() is not None]
+        assert lost == [30]
+        assert [job.result() for job in going if not job.exception()] == [
+            n for n in range(60) if n != 30
+        ]
+        with open(log) as file:
+            ran = [int(line) for line in file if line != "-1\n"]
+        assert sorted(ran) == list(range(60))
+
+
+async def test_a_job_that_kills_every_worker_is_poison():
+    async with Pool(1) as pool:
+        job = pool.options(retries=9).submit(jobs.die_by, signal.SIGKILL)
+        with pytest.raises(PoisonJob, match="killed 3 workers") as caught:
+            await job
+        assert isinstance(caught.value.__cause__, WorkerLost)
+        assert job.attempts == 3
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+async def test_an_idle_worker_that_is_killed_is_replaced():
+    async with Pool(1) as pool:
+        victim = await pool.run(jobs.pid)
+        os.kill(victim, signal.SIGKILL)
+        with psutil_gone(victim):
+            assert await pool.run(jobs.pid) != victim
+
+
+async def test_a_worker_that_leaves_a_grandchild_takes_it_along(gate):
+    reached, never = gate(), gate()
+    async with Pool(1) as pool:
+        job = pool.submit(jobs.spawn_grandchild, str(reached), str(never))
+        grandchild = psutil.Process(await reached.reached())
+        job.cancel()
+        await pool.run(jobs.pid)
+        await asyncio.to_thread(psutil.wait_procs, [grandchild], 10)
+        assert not grandchild.is_running()
+
+
+async def test_a_killed_forkserver_is_replaced():
+    async with Pool(2, retries=1) as pool:
+        await pool.ready()
+        worker = psutil.Process(await pool.run(jobs.pid))
+        forkserver = worker.parent()
+        assert forkserver.ppid() == os.getpid()
+        forkserver.kill()
+        await asyncio.to_thread(psutil.wait_procs, [worker], 10)
+        assert await pool.run(jobs.pid) != worker.pid
+
+
+async def test_a_stopped_worker_is_killed_when_its_job_is_out_of_time(gate):
+    reached = gate()
+    async with Pool(1, grace=0.05) as pool:
+        job = pool.options(run_timeout=0.2).submit(jobs.loop_in_python, str(reached))
+        os.kill(await reached.reached(), signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            await job
+        assert await pool.run(jobs.add, 1, 1) == 2
+
+
+def psutil_gone(pid):
+    """Wait, on leaving, until a process is gone."""
+    import contextlib
+
+    @contextlib.contextmanager
+    def waiting():
+        process = psutil.Process(pid) if psutil.pid_exists(pid) else None
+        yield
+        if process is not None:
+            psutil.wait_procs([process], 10)
+            assert not process.is_running()
+
+    return waiting()
