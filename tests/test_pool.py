@@ -9,9 +9,9 @@ import signal
 import threading
 from datetime import timedelta
 
-import jobs
 import pytest
 
+import jobs
 from offloop import Pool, PoolStats, Recycle
 from offloop.errors import (
     JobTimeout,

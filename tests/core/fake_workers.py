@@ -215,7 +215,9 @@ class World:
             worker.grace_over = self.now + GRACE
             for job_id in list(worker.held):
                 self.let_go(worker, job_id, returned=True)
-        entry.delayed = wanted and name == "job_failed" and args[3] and entry.retries > 0
+        entry.delayed = (
+            wanted and name == "job_failed" and args[3] and entry.retries > 0
+        )
         self.tell(name, worker.number, *args)
         if wanted and not entry.delayed:
             assert entry.ending is not None, "an answer that was wanted settles its job"
@@ -236,9 +238,7 @@ class World:
             assert self.jobs[running].retries > 0
             self.jobs[running].retries -= 1
 
-    def let_go(
-        self, worker: FakeWorker, job_id: int, returned: bool = False
-    ) -> None:
+    def let_go(self, worker: FakeWorker, job_id: int, returned: bool = False) -> None:
         """Note that the worker has answered for a job."""
         if worker.held.pop(job_id, None) is None:
             assert worker.ending, "only one that leaves speaks of a job twice"
@@ -358,7 +358,8 @@ class World:
     def judge_idle_hands(self) -> None:
         hands = [one for one in self.workers.values() if one.usable and not one.held]
         work = [
-            entry for entry in self.jobs.values()
+            entry
+            for entry in self.jobs.values()
             if entry.waits and entry.record.state is JobState.QUEUED
         ]
         assert not (hands and work), "a job waits while a worker has none"

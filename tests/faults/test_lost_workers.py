@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 
-import jobs
 import psutil
 import pytest
 
+import jobs
 from offloop import Pool
 from offloop.errors import PoisonJob, WorkerLost
 
