@@ -1,7 +1,8 @@
 """What a running job can ask about itself, in whatever process it runs.
 
-The process that runs jobs (a worker, or the inline engine) calls `enter` before each
-job and `leave` after it; user code calls `current_job`.
+User code calls `current_job`. A worker, which runs one job at a time, names its `source`
+once and is asked only when somebody wants to know; the inline engine, which shares its
+process with others, calls `enter` before each job and `leave` after it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Token
 
 __all__ = ["JobContext", "current_job"]
@@ -42,6 +44,9 @@ class JobContext:
 
 _current: ContextVar[JobContext] = ContextVar("offloop.current_job")
 
+#: tells the job of this process, None outside of one; a worker sets it
+_source: Callable[[], JobContext | None] | None = None
+
 
 def current_job() -> JobContext:
     """Return the context of the job that is running this code.
@@ -49,18 +54,28 @@ def current_job() -> JobContext:
     Raises:
         RuntimeError: when no job is running here.
     """
-    try:
-        return _current.get()
-    except LookupError:
+    found = _find()
+    if found is None:
         raise RuntimeError(
             "current_job() was called outside a job: it works only in code that a pool "
             "or an @offload function runs"
-        ) from None
+        )
+    return found
 
 
 def in_job() -> bool:
     """Tell whether this code runs inside a job."""
-    return _current.get(None) is not None
+    return _find() is not None
+
+
+def _find() -> JobContext | None:
+    return _current.get(None) if _source is None else _source()
+
+
+def set_source(source: Callable[[], JobContext | None]) -> None:
+    """Name who knows the job of this process, from now on."""
+    global _source
+    _source = source
 
 
 def enter(context: JobContext) -> Token[JobContext]:

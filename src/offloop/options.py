@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from math import inf, isfinite
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from offloop import machine
@@ -239,8 +239,3 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
-
-
-def absolute(now: float, timeout: float | None) -> float:
-    """Return the deadline that `timeout` means from `now`; inf for None."""
-    return inf if timeout is None else now + timeout

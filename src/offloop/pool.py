@@ -70,6 +70,10 @@ class _State(enum.Enum):
     CLOSED = "is closed"
 
 
+_OPEN = _State.OPEN
+_running_loop = asyncio._get_running_loop  # None, not an error, when there is none
+
+
 class PoolView:
     """A pool seen with other job options; made by `options`, light, immutable."""
 
@@ -156,9 +160,7 @@ class PoolView:
             Exception: whatever the function raised.
         """
         engine = self._pool._engine_now()
-        if self._job_options.on_full == "wait":
-            await engine.wait_room()
-        return await engine.submit(fn, args, kwargs, self._job_options)
+        return await engine.run(fn, args, kwargs, self._job_options)
 
     @overload
     def map(
@@ -437,17 +439,15 @@ class Pool(PoolView):
         Raises:
             PoolClosed, WrongLoop: if not.
         """
-        if self._state is not _State.OPEN:
+        engine = self._engine
+        if self._state is not _OPEN or engine is None:
             raise PoolClosed(f"{self!r} {self._state.value}")
-        self._check_home()
-        assert self._engine is not None
-        return self._engine
+        if _running_loop() is not self._loop:
+            self._check_home()
+        return engine
 
     def _check_home(self) -> None:
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
+        here = _running_loop()
         if here is self._loop and here is not None:
             return
         if self._pid != os.getpid():

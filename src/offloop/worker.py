@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # An answer may wait for its companions this long, so that short jobs share a message.
-_HOLD_NS = 200_000
+_HOLD_NS = 100_000
 
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
@@ -107,6 +107,9 @@ class Worker:
         self._imported: list[str] = []
         #: number of the job whose user code is on the stack now; 0 for none
         self._in_job = 0
+        #: the call of the latest job, and what it was told of itself if it has asked
+        self._call: tuple[Any, ...] = ()
+        self._told: tuple[tuple[Any, ...], context.JobContext] | None = None
         #: True once this job was asked to stop, so that it is asked once
         self._asked = False
         self._stopping = False
@@ -136,6 +139,7 @@ class Worker:
             self._channel.send((messages.BROKEN, traceback.format_exc()))
             return False
         _keep_freed_memory()
+        context.set_source(self._job_context)
         signal.signal(messages.WAKE_SIGNAL, self._woken)
         self._channel.set_timeout(_IDLE)
         self._channel.send((messages.READY, os.getpid()))
@@ -224,16 +228,16 @@ class Worker:
 
     def _run_job(self, call: tuple[Any, ...], buffers: list[memoryview]) -> bool:
         """Run one job and answer for it; True if the answer is safe from a crash."""
-        job, function_id, payload, _, attempt, deadline, many = call
+        job, function_id, payload, _, _, _, many = call
         page = self._page
         started_ns = time.monotonic_ns()
         page.begin(job, started_ns)
         name = ""
         out: list[Any] = []
-        token = context.enter(context.JobContext(job, attempt, deadline, self._number))
         try:
             function, name = self._resolve(function_id)
             args, kwargs = codec.decode_call(payload, buffers)
+            self._call = call
             self._in_job = job
             if many:
                 value = [_call(function, items, {}) for items in args[0]]
@@ -249,8 +253,6 @@ class Worker:
             self._in_job = 0
             answer = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
-        finally:
-            context.leave(token)
         ended_ns = time.monotonic_ns()
         started = started_ns / 1e9
         run_time = (ended_ns - started_ns) / 1e9
@@ -285,6 +287,16 @@ class Worker:
         for identity in identities:
             self._resolved.pop(identity, None)
 
+    def _job_context(self) -> context.JobContext | None:
+        return self._describe_job() if self._in_job else None
+
+    def _describe_job(self) -> context.JobContext:
+        if self._told is None or self._told[0] is not self._call:
+            job, _, _, _, attempt, deadline, _ = self._call
+            told = context.JobContext(job, attempt, deadline, self._number)
+            self._told = self._call, told
+        return self._told[1]
+
     # Interrupts
 
     def _woken(self, signum: int, frame: FrameType | None) -> None:
@@ -298,7 +310,7 @@ class Worker:
         if self._page.interrupted() == self._in_job:
             if not self._asked:
                 self._asked = True
-                context.current_job().cancelled = True
+                self._describe_job().cancelled = True
                 raise JobInterrupted
         elif self._page.attention():
             self._listen()

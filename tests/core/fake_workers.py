@@ -368,17 +368,22 @@ class World:
 
     def run_to_the_end(self) -> None:
         """Let everything happen that is due; nothing may wait for ever."""
-        self.start_worker()
-        for _ in range(2000):
-            for worker in list(self.workers.values()):
-                worker.receive()
-                worker.work()
-                worker.answer(True, 1e-5)
-                self.deliver(worker)
+        for _ in range(500):
             if self.scheduler.idle:
                 return
-            self.pass_time(0.05)
-        raise AssertionError(f"these never end: {self.scheduler._jobs}")
+            if not any(worker.usable for worker in self.workers.values()):
+                self.start_worker()
+            for worker in list(self.workers.values()):
+                while worker.inbound and not worker.gone:
+                    worker.receive()
+                worker.notice()
+                worker.work()
+                worker.answer(True, 1e-5)
+                while worker.outbound:
+                    self.deliver(worker)
+                self.deliver(worker)
+            self.pass_time(0.002)
+        raise AssertionError(f"these never end: {list(self.scheduler._jobs)}")
 
     def close(self) -> None:
         """End everything, and look for what was forgotten."""

@@ -688,6 +688,17 @@ def test_a_look_that_comes_too_early_sets_the_next_one():
     assert second.state is JobState.SENT
 
 
+def test_a_look_that_was_set_for_later_does_not_delay_the_relief():
+    machine = Machine(1)
+    first = machine.submit(short=True)
+    second = machine.submit(short=True)
+    machine.job_cancelled(first.id)  # a look is set for the end of grace now
+    machine.job_finished(1, first.id, None, 1e-5)
+    third = machine.submit(short=True)
+    assert second.state is JobState.SENT
+    assert machine.wait(PATIENCE) == [RecallJobs(1, [third.id])]
+
+
 def test_a_recall_takes_wanted_jobs_only():
     machine = Machine(1)
     _, second, third = machine.submit_many(3, short=True)

@@ -79,6 +79,20 @@ def test_the_result_is_upright(orientation):
     assert result.tobytes() == upright.tobytes()
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_every_format_says_in_its_own_way_how_it_lies(format):
+    upright = Image.new("RGB", (40, 20), "white")
+    upright.paste("red", (0, 0, 10, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    upright.transpose(images._TURNS[8]).save(file, format, exif=exif)
+    result = encode(file.getvalue(), format="png")
+    assert result.size == (40, 20)
+    assert near(result.getpixel((2, 2)), (255, 0, 0), by=20)
+    assert near(result.getpixel((35, 2)), WHITE, by=20)
+
+
 def test_a_cropped_image_on_its_side_is_cropped_upright():
     stored = Image.new("RGB", (60, 20), "blue")
     result = render(
@@ -220,6 +234,13 @@ def test_a_side_beyond_the_format_is_refused(format, longest):
     with pytest.raises(Problem, match=f"{format} ends at {longest}"):
         render(Image.new("L", (longest + 1, 1)), format=format)
     assert render(Image.new("L", (longest, 1)), format=format).width == longest
+
+
+def test_a_format_that_pillow_was_built_without_is_refused(picture, monkeypatch):
+    monkeypatch.delitem(Image.SAVE, "AVIF")
+    with pytest.raises(Problem, match="cannot write avif") as refused:
+        encode(picture(), format="avif")
+    assert (refused.value.status, refused.value.param) == (400, "format")
 
 
 def test_a_result_travels_and_tells_how_long_each_step_took(picture):

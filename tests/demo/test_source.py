@@ -118,7 +118,7 @@ def test_an_orientation_that_does_not_exist_is_ignored(picture, value):
 
 
 def test_damaged_exif_data_is_ignored(picture):
-    data = picture(exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    data = picture("WEBP", exif=b"Exif\0\0 neither byte order")
     read = source.read(data, KEEP, PLENTY)
     assert (read.orientation, read.size) == (1, (64, 48))
 
@@ -138,6 +138,11 @@ def test_exif_data_is_kept_on_demand_but_for_the_orientation(picture):
     kept = Image.Exif()
     kept.load(source.read(data, KEEP, PLENTY).exif)
     assert dict(kept) == {ARTIST: "A. Painter"}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_a_file_without_exif_data_has_none_to_keep(picture, format):
+    assert source.read(picture(format), KEEP, PLENTY).exif == b""
 
 
 def test_exif_data_that_no_jpeg_could_hold_is_dropped(picture):

@@ -106,7 +106,6 @@ class JobRecord:
         cost: RunTime,
         payload: Any = None,
         handle: Any = None,
-        *,
         priority: int = 0,
         deadline: float = inf,
         run_timeout: float = inf,

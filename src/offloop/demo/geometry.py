@@ -33,10 +33,6 @@ class Layout(NamedTuple):
     scaled: Size
     canvas: Size
 
-    def turned(self) -> Layout:
-        """Return the layout for the source lying on its side."""
-        return Layout(self.crop[::-1], self.scaled[::-1], self.canvas[::-1])
-
 
 def layout(width: int, height: int, recipe: Recipe) -> Layout:
     """Return how a source of this size becomes what the recipe asks for."""

@@ -108,7 +108,8 @@ def render(
         started: when decoding began, on `time.perf_counter`; None: just now.
 
     Raises:
-        Problem: 422 when the result would be too large.
+        Problem: 422 when the result would be too large, 400 when this installation
+            cannot write the format.
     """
     decoded = perf_counter()
     format = recipe.format or _SAME_FORMAT.get(picture.format, "png")
@@ -130,6 +131,8 @@ def render(
 
 
 def _check_result(format: str, size: Size, max_pixels: int) -> None:
+    if format.upper() not in Image.SAVE:  # Pillow can be built without some
+        raise Problem(400, f"This server cannot write {format}.", "format")
     if size[0] * size[1] > max_pixels:
         raise Problem(
             422,

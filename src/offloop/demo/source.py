@@ -182,8 +182,6 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
             f"The image has {pixels / 1e6:.1f} megapixels{frames}; "
             f"{max_pixels / 1e6:.1f} are allowed.",
         )
-    if not pixels:
-        raise Problem(422, "The image has no pixels.")
 
 
 def _page_sizes(image: Image.Image) -> list[Size]:

@@ -37,26 +37,24 @@ class Job(asyncio.Future[T], Generic[T]):
 
     Await it any number of times; cancel it, or cancel what awaits it, and the work is
     stopped. Jobs are made by `Pool.submit` and by an offloaded function's ``submit``.
-
-    Attributes:
-        id: its number in the pool, from 1.
-        function: name of the function, for messages.
     """
 
-    __slots__ = ("_engine", "_record", "_worker", "function", "id", "started_at")
+    __slots__ = ("_engine", "_record")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, engine: Engine, id: int, function: str
-    ) -> None:
-        super().__init__(loop=loop)
-        self.id = id
-        self.function = function
-        #: when its function was called last, in monotonic seconds; 0.0: not yet
-        self.started_at = 0.0
-        self._engine = engine
-        #: what the engine's scheduler knows of it; set before the job is handed out
-        self._record: JobRecord
-        self._worker: int | None = None
+    #: the engine that has it, and what its scheduler knows; set before it is handed out
+    _engine: Engine
+    _record: JobRecord
+
+    @property
+    def id(self) -> int:
+        """Its number in the pool, from 1."""
+        return self._record.id
+
+    @property
+    def function(self) -> str:
+        """Name of the function, for messages."""
+        name: str = self._record.payload.function.name
+        return name
 
     @property
     def state(self) -> str:
@@ -66,7 +64,7 @@ class Job(asyncio.Future[T], Generic[T]):
     @property
     def worker(self) -> int | None:
         """Number of the worker that has the job, or had it last; None before."""
-        return self._worker
+        return self._record.payload.worker
 
     @property
     def attempts(self) -> int:
@@ -76,7 +74,8 @@ class Job(asyncio.Future[T], Generic[T]):
     @property
     def timings(self) -> Timings:
         """How long each stage took so far."""
-        record, started = self._record, self.started_at
+        record = self._record
+        started: float = record.payload.started_at
         queued = sent = returned = 0.0
         if record.sent_at:
             queued = record.sent_at - record.submitted_at
@@ -189,6 +188,20 @@ class Engine(abc.ABC):
         Raises:
             NotOffloadable: the function or an argument cannot travel.
             PoolFull: there is no room.
+        """
+
+    @abc.abstractmethod
+    async def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> Any:
+        """Wait for room if the options say so, queue a call, and return its result.
+
+        Raises:
+            Exception: what `submit` raises, and what the job ends with.
         """
 
     @abc.abstractmethod

@@ -68,7 +68,7 @@ def undecodable(record: JobRecord, error: Exception) -> RemoteError:
         "process can import",
         type_name=type(error).__qualname__,
         job_id=record.id,
-        function=record.handle.function,
+        function=record.payload.function.name,
     )
     failure.__cause__ = error
     return failure
@@ -93,7 +93,7 @@ def _worker_lost(record: JobRecord, loss: Loss) -> WorkerLost:
     return WorkerLost(
         message,
         job_id=record.id,
-        function=record.handle.function,
+        function=record.payload.function.name,
         worker=loss.worker,
         pid=exit.pid,
         exitcode=exit.code if exit.code is None or exit.code >= 0 else None,
@@ -117,7 +117,7 @@ def _poison(record: JobRecord, loss: Loss) -> PoisonJob:
         f"not tried again; the last one, worker {loss.worker}, {loss.exit}; run it "
         'alone with engine="inline" to see why',
         job_id=record.id,
-        function=record.handle.function,
+        function=record.payload.function.name,
     )
     error.__cause__ = _worker_lost(record, loss)
     return error
@@ -139,11 +139,11 @@ def _timeout(record: JobRecord, ending: Ending) -> JobTimeout:
     return JobTimeout(
         f"{_name(record)} took too long: {what}",
         job_id=record.id,
-        function=record.handle.function,
+        function=record.payload.function.name,
         limit=limit,
         kind=kind,
     )
 
 
 def _name(record: JobRecord) -> str:
-    return f"job {record.id} ({record.handle.function})"
+    return f"job {record.id} ({record.payload.function.name})"

@@ -68,7 +68,7 @@ class InlineEngine(ScheduledEngine):
         """Change nothing: there is one process, this one."""
 
     def _send(self, number: int, record: JobRecord) -> None:
-        record.handle._worker = number
+        record.payload.worker = number
         self._loop.call_soon(self._run, record)
         self._arm()
 
@@ -143,7 +143,7 @@ class InlineEngine(ScheduledEngine):
         self._answered(_HERE, answer, buffers, now)
 
     def _fail(self, record: JobRecord, began: float, error: BaseException) -> None:
-        name = record.handle.function
+        name = record.payload.function.name
         payload = failures.encode_error(error, job_id=record.id, function=name)
         now = time.monotonic()
         self._answered(_HERE, (record.id, False, payload, began, now - began), (), now)

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
 
+# Jobs that make a message full: it leaves at once. Otherwise a burst would leave as a
+# whole at the end of the turn, its answers come back as a whole, and worker and loop
+# would take turns instead of working at the same time.
+_FULL = status.SLOTS // 2
+
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 16
 
@@ -238,9 +243,13 @@ class LocalEngine(ScheduledEngine):
 
     def _send(self, number: int, record: JobRecord) -> None:
         line = self._lines[number]
-        line.outgoing.append(record)
-        record.handle._worker = number
-        self._ask_flush(line)
+        record.payload.worker = number
+        outgoing = line.outgoing
+        outgoing.append(record)
+        if len(outgoing) == 1:
+            self._ask_flush(line)
+        elif len(outgoing) >= _FULL:
+            self._send_jobs(line)
 
     def _perform_rare(self, command: Command) -> None:
         match command:

@@ -26,7 +26,6 @@ from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats
 from offloop.errors import NotOffloadable
-from offloop.options import absolute
 from offloop.wire import codec, failures
 from offloop.wire.functions import Function, FunctionTable
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 class Call:
     """An encoded call: what a job's record carries for its engine."""
 
-    __slots__ = ("buffers", "function", "many", "options", "payload")
+    __slots__ = ("buffers", "function", "many", "options", "payload", "started_at", "worker")
 
     def __init__(
         self,
@@ -56,6 +55,10 @@ class Call:
         self.options = options
         #: the payload holds a list of argument tuples
         self.many = many
+        #: when the function was called last, in monotonic seconds; 0.0: not yet
+        self.started_at = 0.0
+        #: number of the worker that has the job, or had it last
+        self.worker: int | None = None
 
 
 class ScheduledEngine(Engine):
@@ -105,11 +108,45 @@ class ScheduledEngine(Engine):
         *,
         many: bool = False,
     ) -> Job[Any]:
+        job: Job[Any] = Job(loop=self._loop)
+        job._engine = self
+        self._queue(function, args, kwargs, options, job, many)
+        return job
+
+    async def run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> Any:
+        if options.on_full == "wait" and not self.has_room:
+            await self.wait_room()
+        # Nobody sees this future, so it need not be a Job: asyncio is faster with its own.
+        future = self._loop.create_future()
+        record = self._queue(function, args, kwargs, options, future, False)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._perform(self._scheduler.job_cancelled(record.id, time.monotonic()))
+            raise
+
+    def _queue(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        future: asyncio.Future[Any],
+        many: bool,
+    ) -> JobRecord:
+        """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
             raise self._failure
         scheduler = self._scheduler
         now = time.monotonic()
-        scheduler.check_room(now)
+        if not scheduler.has_room:
+            scheduler.check_room(now)
         named, args = self._functions.prepare(function, args)
         if named.kind == "generator":
             raise NotOffloadable(
@@ -124,21 +161,26 @@ class ScheduledEngine(Engine):
             buffers = [_snapshot(buffer) for buffer in buffers]
         if named.extra is None:
             named.extra = RunTime()
-        job: Job[Any] = Job(self._loop, self, scheduler.next_id(), named.name)
         record = JobRecord(
-            job.id,
+            scheduler.next_id(),
             named.extra,
             Call(named, payload, buffers, options, many),
-            job,
-            priority=options.priority,
-            deadline=absolute(now, options.timeout),
-            run_timeout=options.run_timeout or inf,
-            retries=options.retries,
-            on_cancel=options.on_cancel,
+            future,
+            options.priority,
+            inf if options.timeout is None else now + options.timeout,
+            inf if options.run_timeout is None else options.run_timeout,
+            options.retries,
+            options.on_cancel,
         )
-        job._record = record
+        if type(future) is Job:
+            future._record = record
         self._perform(scheduler.job_submitted(record, now))
-        return job
+        return record
+
+    @property
+    def has_room(self) -> bool:
+        """True if a job may be queued without anybody being overtaken who waits."""
+        return self._scheduler.has_room and not self._room_waiters
 
     async def wait_room(self) -> None:
         # Whoever waits already comes first, even if there is room at this moment.
@@ -202,17 +244,17 @@ class ScheduledEngine(Engine):
         """Tell of an answer: job, whether it is a result, payload, start, run time."""
         job_id, is_result, payload, started, run_time = answer
         scheduler = self._scheduler
-        record = scheduler.held(number, job_id)
-        if record is not None:
-            record.handle.started_at = started
         if is_result:
-            detail: Any = (payload, buffers)
+            detail = (payload, buffers, started)
             commands = scheduler.job_finished(number, job_id, detail, run_time, now)
         else:
             error = failures.decode_error(payload)
+            record = scheduler.held(number, job_id)
             retryable = record is not None and isinstance(
                 error, record.payload.options.retry_on
             )
+            if record is not None:
+                record.payload.started_at = started
             commands = scheduler.job_failed(
                 number, job_id, error, run_time, retryable, now
             )
@@ -229,19 +271,20 @@ class ScheduledEngine(Engine):
 
     def _settle(self, record: JobRecord, ending: Ending, detail: Any) -> None:
         """Give the job's future its one ending."""
-        job: Job[Any] = record.handle
-        if not job.done():
+        future: asyncio.Future[Any] = record.handle
+        if not future.done():
             if ending is Ending.RESULT:
+                payload, buffers, record.payload.started_at = detail
                 try:
-                    value = codec.decode(*detail)
+                    value = codec.decode(payload, buffers)
                 except Exception as error:
-                    job.set_exception(endings.undecodable(record, error))
+                    future.set_exception(endings.undecodable(record, error))
                 else:
-                    job.set_result(value)
+                    future.set_result(value)
             elif ending is Ending.CANCELLED:
-                asyncio.Future.cancel(job)
+                asyncio.Future.cancel(future)
             else:
-                job.set_exception(endings.error_of(record, ending, detail))
+                future.set_exception(endings.error_of(record, ending, detail))
         if self._room_waiters and self._scheduler.has_room:
             self._wake_room_waiter()
         if self._drain_waiters and self._scheduler.idle:
