@@ -1,6 +1,6 @@
 """What a running job can ask about itself, in whatever process it runs.
 
-User code calls `current_job`. A worker, which runs one job at a time, names its `source`
+User code calls `current_job`. A worker, which runs one job at a time, names its source
 once and is asked only when somebody wants to know; the inline engine, which shares its
 process with others, calls `enter` before each job and `leave` after it.
 """

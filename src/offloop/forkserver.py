@@ -255,24 +255,31 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tie_to_parent(parent, signal.SIGCONT)
     os.set_inheritable(line, False)
-    lifeline = Lifeline(socket.socket(fileno=line))
-    for module in preload:
+    with contextlib.closing(Lifeline(socket.socket(fileno=line))) as lifeline:
+        if _preload(lifeline, preload):
+            # Frozen objects are never visited by a child's collector, so their pages
+            # stay shared.
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            lifeline.send((messages.LISTENING, os.getpid()))
+            Forkserver(lifeline, parent, folder).serve()
+
+
+def _preload(lifeline: Lifeline, modules: list[str]) -> bool:
+    """Import what the user named; says why, and returns False, if that cannot be."""
+    for module in modules:
         try:
             importlib.import_module(module)
         except BaseException:
             lifeline.send((messages.FAILED, module, traceback.format_exc()))
-            return
+            return False
     if _thread_count() > 1:
-        text = f"importing {', '.join(preload)} started a thread"
-        lifeline.send((messages.FAILED, ", ".join(preload), text))
-        return
-    # Frozen objects are never visited by a child's collector, so their pages stay
-    # shared.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    lifeline.send((messages.LISTENING, os.getpid()))
-    Forkserver(lifeline, parent, folder).serve()
+        names = ", ".join(modules)
+        text = f"importing {names} started a thread; no worker can be forked beside one"
+        lifeline.send((messages.FAILED, names, text))
+        return False
+    return True
 
 
 def _thread_count() -> int:

@@ -168,7 +168,7 @@ class Supervisor:
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
         self._context.destroy(linger=0)
-        if self._folder:
+        with contextlib.suppress(OSError):  # somebody may have tidied up
             os.rmdir(self._folder)
 
     # Performing what the machine asks for

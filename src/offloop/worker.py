@@ -146,9 +146,7 @@ class Worker:
         return True
 
     def _next_message(self) -> tuple[Any, ...]:
-        message = self._channel.receive_nowait()
-        if message is None:
-            message = self._channel.receive()
+        message = self._channel.receive()
         if message is None:
             _return_freed_memory()
             self._channel.set_timeout(None)

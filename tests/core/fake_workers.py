@@ -74,13 +74,16 @@ class FakeWorker:
     held: dict[int, float] = field(default_factory=dict)
     interrupted: int | None = None
     grace_over: float = inf
+    #: since when the first of `held` can have been running
+    head_since: float = 0.0
+    #: jobs that were asked back
+    recalled: set[int] = field(default_factory=set)
     retired: bool = False
     ending: bool = False
 
     @property
     def usable(self) -> bool:
-        closed = self.retired or self.ending or self.interrupted is not None
-        return not closed
+        return not (self.retired or self.ending or self.interrupted is not None)
 
     def receive(self) -> None:
         """Take the next message, if there is one."""
@@ -116,12 +119,15 @@ class FakeWorker:
         self.outbound.append(fact)
         self.running = None
 
-    def notice(self) -> None:
+    def notice(self, returned_last: bool = False) -> None:
         """Stop the running job if the interrupt was meant for it, and leave."""
         if self.gone or self.running is None or self.running != self.target:
             return
-        self.outbound.append(("jobs_returned", list(self.inbox)))
-        self.outbound.append(("job_interrupted", self.running))
+        words = [
+            ("jobs_returned", list(self.inbox)),
+            ("job_interrupted", self.running),
+        ]
+        self.outbound.extend(reversed(words) if returned_last else words)
         self.inbox.clear()
         self.running = None
         self.gone = True
@@ -160,6 +166,8 @@ class World:
         if self.thorough:
             self.scheduler.check()
             self.judge_idle_hands()
+            for worker in self.workers.values():
+                self.judge_head(worker)
 
     def submit(self, cost, **options) -> int:
         record = JobRecord(self.scheduler.next_id(), cost, **options)
@@ -192,6 +200,9 @@ class World:
         self.tell("time_passed")
         due = self.scheduler.next_due()
         assert due is None or due > self.now, "what was due is done"
+        if self.thorough:
+            for worker in self.workers.values():
+                self.judge_patience(worker)
 
     def deliver(self, worker: FakeWorker) -> None:
         """Let the worker's next word arrive, at last that it is no more."""
@@ -234,12 +245,17 @@ class World:
                 entry.kills += 1
             self.let_go(worker, job_id, returned=True)
         self.tell("worker_lost", worker.number, running, "detail")
-        if running is not None and self.jobs[running].ending is None:
-            assert self.jobs[running].retries > 0
-            self.jobs[running].retries -= 1
+        if running is not None:
+            entry = self.jobs[running]
+            assert entry.kills == entry.record.kills
+            if entry.ending is None:
+                assert entry.retries > 0, "it had no further attempt"
+                entry.retries -= 1
 
     def let_go(self, worker: FakeWorker, job_id: int, returned: bool = False) -> None:
         """Note that the worker has answered for a job."""
+        if job_id == next(iter(worker.held), None):
+            worker.head_since = self.now
         if worker.held.pop(job_id, None) is None:
             assert worker.ending, "only one that leaves speaks of a job twice"
             return
@@ -258,6 +274,9 @@ class World:
         assert entry.ending is None, "sent after its ending"
         assert entry.holder is None, "sent while another worker has it"
         assert entry.record.deadline > self.now, "sent out of time"
+        if not worker.held:
+            worker.head_since = self.now
+            worker.recalled.clear()
         charge = max(entry.record.cost.estimate, 1e-6)
         worker.held[command.job.id] = inf if command.job.on_cancel == "kill" else charge
         assert len(worker.held) <= self.max_credit
@@ -322,6 +341,7 @@ class World:
         assert command.jobs
         assert set(command.jobs) <= set(worker.held)
         assert not worker.ending
+        worker.recalled.update(command.jobs)
         worker.inbound.append(("recall", command.jobs))
 
     def judge_InterruptJob(self, command: InterruptJob) -> None:
@@ -354,6 +374,27 @@ class World:
         assert not worker.held
         worker.ending = True
         worker.inbound.append(("stop", None))
+
+    def judge_head(self, worker: FakeWorker) -> None:
+        """A job that runs and is not wanted was told to stop, if it is to stop."""
+        if worker.ending or not worker.held:
+            return
+        head = self.jobs[next(iter(worker.held))]
+        may_finish = head.record.on_cancel == "finish"
+        if head.ending and not (head.ending is Ending.CANCELLED and may_finish):
+            assert worker.interrupted == head.record.id, "it runs on for nobody"
+
+    def judge_patience(self, worker: FakeWorker) -> None:
+        """A run stays within its limit, and nobody waits long behind it."""
+        if worker.ending or not worker.held:
+            return
+        first, *rest = (self.jobs[job_id] for job_id in worker.held)
+        ran = self.now - worker.head_since
+        if first.ending is None:
+            assert ran < first.record.run_timeout * 1.000001, "over its limit"
+        if ran > 10 * WINDOW:
+            waiting = {one.record.id for one in rest if one.ending is None}
+            assert waiting <= worker.recalled, "stuck behind a long one"
 
     def judge_idle_hands(self) -> None:
         hands = [one for one in self.workers.values() if one.usable and not one.held]

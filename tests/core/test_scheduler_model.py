@@ -21,6 +21,7 @@ class SchedulerModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        self.world.start_worker()
         self.short, self.middle, self.unknown = RunTime(), RunTime(), RunTime()
         for _ in range(8):
             self.short.observe(1e-5)
@@ -53,9 +54,17 @@ class SchedulerModel(RuleBasedStateMachine):
         if pending:
             self.world.cancel(data.draw(st.sampled_from(pending)))
 
-    @rule()
-    def cancel_everything(self):
-        self.world.cancel_all()
+    @rule(data=st.data())
+    def cancel_what_a_worker_has(self, data):
+        jobs = self.world.jobs.values()
+        held = [one.record.id for one in jobs if one.holder and one.ending is None]
+        if held:
+            self.world.cancel(data.draw(st.sampled_from(held)))
+
+    @rule(unlikely=st.integers(0, 9))
+    def cancel_everything(self, unlikely):
+        if not unlikely:
+            self.world.cancel_all()
 
     @precondition(lambda self: len(self.world.workers) < 4)
     @rule()
@@ -96,9 +105,30 @@ class SchedulerModel(RuleBasedStateMachine):
         self.worker(index).work()
 
     @precondition(lambda self: self.world.workers)
-    @rule(index=st.integers(0, 3))
-    def notice_an_interrupt(self, index):
-        self.worker(index).notice()
+    @rule(index=st.integers(0, 3), returned_last=st.booleans())
+    def notice_an_interrupt(self, index, returned_last):
+        self.worker(index).notice(returned_last)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(
+        index=st.integers(0, 3),
+        jobs=st.integers(0, 3),
+        run_time=st.sampled_from([1e-5, 3e-4, 0.02]),
+    )
+    def work_and_be_heard(self, index, jobs, run_time):
+        worker = self.worker(index)
+        while worker.inbound and not worker.gone:
+            worker.receive()
+        for _ in range(jobs):
+            worker.work()
+            worker.answer(True, run_time)
+        worker.work()
+        while worker.outbound:
+            self.world.deliver(worker)
+
+    @rule(seconds=st.sampled_from([0.0001, 0.004, 0.011, 0.3]))
+    def let_time_pass_unnoticed(self, seconds):
+        self.world.now += seconds
 
     @precondition(lambda self: self.world.workers)
     @rule(index=st.integers(0, 3), count=st.integers(1, 4))

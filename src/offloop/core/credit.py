@@ -135,11 +135,11 @@ class Roster:
         """Number of workers that have no job and may get one."""
         return len(self._buckets[0])
 
-    def choose(self, charge: float, now: float) -> WorkerRecord | None:
-        """Return the worker that should get a job of this charge, None for no room.
+    def place(self, job: JobRecord, charge: float, now: float) -> WorkerRecord | None:
+        """Put a job into the inbox of the worker that should get it; None for no room.
 
-        The worker is out of its bucket then, and must be given the job. Only the one
-        with the fewest jobs is asked: a fuller one hardly ever has more room.
+        Only the worker with the fewest jobs is asked: a fuller one hardly ever has more
+        room.
         """
         buckets = self._buckets
         while self.room:
@@ -148,36 +148,44 @@ class Roster:
                 fewest += 1
             self._fewest = fewest
             worker = buckets[fewest].popitem()[0]
+            load = worker.load + charge
             if fewest:
                 if now - worker.head_since > self.patience:
                     self._remove_slow(worker)
                     continue
-                if worker.load + charge > self._window:
+                if load > self._window:
                     buckets[fewest][worker] = None
                     return None
-            worker.bucket = None
-            self.room -= 1
+            worker.inbox[job.id] = job
+            worker.load = load
+            job.charge = charge
+            held = fewest + 1
+            if load < self._window and held < self._max_credit:
+                worker.bucket = bucket = buckets[held]
+                bucket[worker] = None
+            else:
+                worker.bucket = None
+                self.room -= 1
             return worker
         return None
-
-    def give(self, worker: WorkerRecord, job: JobRecord, charge: float) -> None:
-        """Put `job` into the inbox of a worker that `choose` has returned."""
-        inbox = worker.inbox
-        inbox[job.id] = job
-        job.charge = charge
-        worker.load = load = worker.load + charge
-        if load < self._window and len(inbox) < self._max_credit:
-            worker.bucket = bucket = self._buckets[len(inbox)]
-            bucket[worker] = None
-            self.room += 1
 
     def take(self, worker: WorkerRecord, job_id: int) -> JobRecord | None:
         """Take a job out of the inbox and return it; None if it is not in there."""
         inbox = worker.inbox
         job = inbox.pop(job_id, None)
-        if job is not None:
-            worker.load = worker.load - job.charge if inbox else 0.0
+        if job is None:
+            return None
+        worker.load = load = worker.load - job.charge if inbox else 0.0
+        bucket = worker.bucket
+        if bucket is None or load >= self._window:
             self._file(worker)
+            return job
+        del bucket[worker]  # it was open and is so still, with one job less
+        held = len(inbox)
+        worker.bucket = bucket = self._buckets[held]
+        bucket[worker] = None
+        if held < self._fewest:
+            self._fewest = held
         return job
 
     def close(self, worker: WorkerRecord) -> None:

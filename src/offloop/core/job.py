@@ -75,8 +75,14 @@ MOVES: dict[JobState, frozenset[JobState]] = {
 }
 
 
+_QUEUED = JobState.QUEUED
+
+
 class JobRecord:
-    """What the scheduler knows of one job, from submission to its only ending."""
+    """What the scheduler knows of one job, from submission to its only ending.
+
+    A shell may add what it needs in a subclass; nothing here looks at that.
+    """
 
     __slots__ = (
         "attempts",
@@ -88,7 +94,6 @@ class JobRecord:
         "id",
         "kills",
         "on_cancel",
-        "payload",
         "priority",
         "retries",
         "returned_at",
@@ -104,7 +109,6 @@ class JobRecord:
         self,
         id: int,
         cost: RunTime,
-        payload: Any = None,
         handle: Any = None,
         priority: int = 0,
         deadline: float = inf,
@@ -116,8 +120,6 @@ class JobRecord:
         self.id = id
         #: what is known of the function's run time; shared by all its jobs
         self.cost = cost
-        #: encoded call, opaque here; belongs to the shell
-        self.payload = payload
         #: what waits for the ending (a future), opaque here; belongs to the shell
         self.handle = handle
         #: higher runs first
@@ -131,7 +133,7 @@ class JobRecord:
         #: "stop", "kill" or "finish": what a cancellation does to a running job
         self.on_cancel = on_cancel
         #: changes only along MOVES
-        self.state = JobState.QUEUED
+        self.state = _QUEUED
         #: number of the worker that has it, or that it ended with; None while it waits
         self.worker: int | None = None
         #: seconds by which it fills its worker's inbox; set when it is sent

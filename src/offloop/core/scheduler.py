@@ -45,6 +45,7 @@ _SENT = JobState.SENT
 _DONE = JobState.DONE
 _FAILED = JobState.FAILED
 _CANCELLED = JobState.CANCELLED
+_RESULT = Ending.RESULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class Scheduler:
         Raises:
             PoolFull: `max_pending` jobs are pending; nothing has changed.
         """
-        if self._max_pending is not None:
+        if self._max_pending is not None and len(self._jobs) >= self._max_pending:
             self.check_room(now)
         if job.id in self._jobs:
             raise self._bug(f"job {job.id} was submitted twice", job.id)
@@ -237,7 +238,7 @@ class Scheduler:
         commands: list[Command] = []
         if job.state is _SENT:
             job.attempts += 1
-            self._ledger.settle(job, _DONE, Ending.RESULT, result, now, commands)
+            self._ledger.settle(job, _DONE, _RESULT, result, now, commands)
         self._go_on(record, job_id, now, commands)
         return commands
 
@@ -426,15 +427,13 @@ class Scheduler:
 
     def _place(self, job: JobRecord, now: float, commands: list[Command]) -> bool:
         """Send the job if a worker has room for it."""
-        charge = charge_of(job)
-        worker = self._roster.choose(charge, now)
+        worker = self._roster.place(job, charge_of(job), now)
         if worker is None:
             return False
         job.move(_SENT)
         job.worker = worker.number
         job.sent_at = now
-        held = len(worker.inbox)
-        self._roster.give(worker, job, charge)
+        held = len(worker.inbox) - 1
         if not held:
             worker.head_since = now
             if job.run_timeout != inf:
@@ -473,7 +472,7 @@ class Scheduler:
         self, worker: WorkerRecord, job_id: int, run_time: float
     ) -> JobRecord:
         """Take a job that has run out of the inbox, and learn how long it took."""
-        job = self._take(worker, job_id)
+        job = self._roster.take(worker, job_id) or self._take(worker, job_id)
         job.run_time = run_time
         job.cost.observe(run_time)
         return job

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from offloop.core.job import JobRecord
+    from offloop.engines.scheduled import Call
     from offloop.options import JobOptions
 
 T = TypeVar("T")
@@ -39,51 +39,50 @@ class Job(asyncio.Future[T], Generic[T]):
     stopped. Jobs are made by `Pool.submit` and by an offloaded function's ``submit``.
     """
 
-    __slots__ = ("_engine", "_record")
+    __slots__ = ("_call", "_engine")
 
     #: the engine that has it, and what its scheduler knows; set before it is handed out
     _engine: Engine
-    _record: JobRecord
+    _call: Call
 
     @property
     def id(self) -> int:
         """Its number in the pool, from 1."""
-        return self._record.id
+        return self._call.id
 
     @property
     def function(self) -> str:
         """Name of the function, for messages."""
-        name: str = self._record.payload.function.name
-        return name
+        return self._call.function.name
 
     @property
     def state(self) -> str:
         """One of "queued", "delayed", "sent", "done", "failed" and "cancelled"."""
-        return self._record.state.value
+        return self._call.state.value
 
     @property
     def worker(self) -> int | None:
         """Number of the worker that has the job, or had it last; None before."""
-        return self._record.payload.worker
+        return self._call.last_worker
 
     @property
     def attempts(self) -> int:
         """How many times the job was given to a worker to run."""
-        return self._record.attempts
+        return self._call.attempts
 
     @property
     def timings(self) -> Timings:
         """How long each stage took so far."""
-        record = self._record
-        started: float = record.payload.started_at
+        call = self._call
+        started = call.started_at
         queued = sent = returned = 0.0
-        if record.sent_at:
-            queued = record.sent_at - record.submitted_at
+        if call.sent_at:
+            queued = call.sent_at - call.submitted_at
         if started:
-            sent = max(started - record.sent_at, 0.0)
-        if record.returned_at and started:
-            returned = max(record.returned_at - started - record.run_time, 0.0)
-        return Timings(queued, sent, record.run_time, returned)
+            sent = max(started - call.sent_at, 0.0)
+        if call.returned_at and started:
+            returned = max(call.returned_at - started - call.run_time, 0.0)
+        return Timings(queued, sent, call.run_time, returned)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the job: queued, it never runs; running, it is stopped.

@@ -14,7 +14,7 @@ from offloop.errors import (
 )
 
 if TYPE_CHECKING:
-    from offloop.core.job import JobRecord
+    from offloop.engines.scheduled import Call
     from offloop.handles import WorkerExit
 
 _CAUSES = {
@@ -47,37 +47,37 @@ class Loss(NamedTuple):
     ending: str
 
 
-def error_of(record: JobRecord, ending: Ending, detail: Any) -> BaseException:
+def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
     """Return the error for a job that ended by `ending`, which is not RESULT."""
     if isinstance(detail, BaseException):
         return detail
     if ending is Ending.LOST:
-        return _worker_lost(record, detail)
+        return _worker_lost(call, detail)
     if ending is Ending.POISON:
-        return _poison(record, detail)
+        return _poison(call, detail)
     if ending in (Ending.TIMEOUT, Ending.RUN_TIMEOUT):
-        return _timeout(record, ending)
-    return InternalError(f"{_name(record)} ended by {ending} without an error")
+        return _timeout(call, ending)
+    return InternalError(f"{_name(call)} ended by {ending} without an error")
 
 
-def undecodable(record: JobRecord, error: Exception) -> RemoteError:
+def undecodable(call: Call, error: Exception) -> RemoteError:
     """Return the error for a result that arrived and cannot be rebuilt here."""
     failure = RemoteError(
-        f"the result of {_name(record)} arrived but cannot be rebuilt in this process: "
+        f"the result of {_name(call)} arrived but cannot be rebuilt in this process: "
         f"{type(error).__name__}: {error}; return plain data, or a class that this "
         "process can import",
         type_name=type(error).__qualname__,
-        job_id=record.id,
-        function=record.payload.function.name,
+        job_id=call.id,
+        function=call.function.name,
     )
     failure.__cause__ = error
     return failure
 
 
-def _worker_lost(record: JobRecord, loss: Loss) -> WorkerLost:
+def _worker_lost(call: Call, loss: Loss) -> WorkerLost:
     exit = loss.exit
     pid = f" (pid {exit.pid})" if exit.pid else ""
-    what = f"worker {loss.worker}{pid} {exit} while it ran {_name(record)}"
+    what = f"worker {loss.worker}{pid} {exit} while it ran {_name(call)}"
     if loss.ending:
         what += f" ({loss.ending})"
     parts = [what, f"likely cause: {_cause(exit)}"]
@@ -92,8 +92,8 @@ def _worker_lost(record: JobRecord, loss: Loss) -> WorkerLost:
         message += f"\n{exit.output.rstrip()}"
     return WorkerLost(
         message,
-        job_id=record.id,
-        function=record.payload.function.name,
+        job_id=call.id,
+        function=call.function.name,
         worker=loss.worker,
         pid=exit.pid,
         exitcode=exit.code if exit.code is None or exit.code >= 0 else None,
@@ -111,25 +111,25 @@ def _cause(exit: WorkerExit) -> str:
     return "its forkserver was killed, and all workers with it"
 
 
-def _poison(record: JobRecord, loss: Loss) -> PoisonJob:
+def _poison(call: Call, loss: Loss) -> PoisonJob:
     error = PoisonJob(
-        f"{_name(record)} killed {record.kills} workers, one after the other, and is "
+        f"{_name(call)} killed {call.kills} workers, one after the other, and is "
         f"not tried again; the last one, worker {loss.worker}, {loss.exit}; run it "
         'alone with engine="inline" to see why',
-        job_id=record.id,
-        function=record.payload.function.name,
+        job_id=call.id,
+        function=call.function.name,
     )
-    error.__cause__ = _worker_lost(record, loss)
+    error.__cause__ = _worker_lost(call, loss)
     return error
 
 
-def _timeout(record: JobRecord, ending: Ending) -> JobTimeout:
-    options = record.payload.options
+def _timeout(call: Call, ending: Ending) -> JobTimeout:
+    options = call.options
     kind = "timeout" if ending is Ending.TIMEOUT else "run_timeout"
     limit = getattr(options, kind)
     if ending is Ending.RUN_TIMEOUT:
         what = f"it ran for more than run_timeout={limit:g} s and was stopped"
-    elif record.sent_at:
+    elif call.sent_at:
         what = f"it was sent to a worker, and stopped after timeout={limit:g} s"
     else:
         what = (
@@ -137,13 +137,13 @@ def _timeout(record: JobRecord, ending: Ending) -> JobTimeout:
             "the pool has more work than it can do in that time"
         )
     return JobTimeout(
-        f"{_name(record)} took too long: {what}",
-        job_id=record.id,
-        function=record.payload.function.name,
+        f"{_name(call)} took too long: {what}",
+        job_id=call.id,
+        function=call.function.name,
         limit=limit,
         kind=kind,
     )
 
 
-def _name(record: JobRecord) -> str:
-    return f"job {record.id} ({record.payload.function.name})"
+def _name(call: Call) -> str:
+    return f"job {call.id} ({call.function.name})"

@@ -25,7 +25,6 @@ from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
     from offloop.core.commands import Command
-    from offloop.core.job import JobRecord
     from offloop.engines.scheduled import Call
     from offloop.options import PoolOptions
 
@@ -67,9 +66,9 @@ class InlineEngine(ScheduledEngine):
     async def resize(self, max_workers: int) -> None:
         """Change nothing: there is one process, this one."""
 
-    def _send(self, number: int, record: JobRecord) -> None:
-        record.payload.worker = number
-        self._loop.call_soon(self._run, record)
+    def _send(self, number: int, call: Call) -> None:
+        call.last_worker = number
+        self._loop.call_soon(self._run, call)
         self._arm()
 
     def _perform_rare(self, command: Command) -> None:
@@ -80,50 +79,48 @@ class InlineEngine(ScheduledEngine):
             case RecallJobs():
                 raise AssertionError("unreachable: with credit 1, nothing waits here")
 
-    def _run(self, record: JobRecord) -> None:
+    def _run(self, call: Call) -> None:
         """Run the job that was sent, unless it was cancelled before it began."""
         now = time.monotonic()
-        if record.handle.done():
-            self._perform(self._scheduler.jobs_returned(_HERE, [record.id], now))
+        if call.handle.done():
+            self._perform(self._scheduler.jobs_returned(_HERE, [call.id], now))
             return
-        call: Call = record.payload
-        deadline = None if record.deadline == inf else record.deadline
-        attempt = record.attempts + 1
-        token = context.enter(context.JobContext(record.id, attempt, deadline, _HERE))
+        deadline = None if call.deadline == inf else call.deadline
+        attempt = call.attempts + 1
+        token = context.enter(context.JobContext(call.id, attempt, deadline, _HERE))
         try:
             function = self._resolve(call)
-            args, kwargs = codec.decode_call(call.payload, call.buffers)
+            args, kwargs = codec.decode_call(call.arguments, call.buffers)
             if call.many:
                 value: Any = [function(*items) for items in args[0]]
             else:
                 value = function(*args, **kwargs)
             if type(value) is CoroutineType or call.function.kind == "async":
-                self._task = self._loop.create_task(self._finish(record, now, value))
+                self._task = self._loop.create_task(self._finish(call, now, value))
                 return
-            self._reply(record, now, *codec.encode_result(value, call.function.name))
+            self._reply(call, now, *codec.encode_result(value, call.function.name))
         except (Exception, SystemExit, KeyboardInterrupt, JobInterrupted) as error:
-            self._fail(record, now, error)
+            self._fail(call, now, error)
         finally:
             context.leave(token)
 
-    async def _finish(self, record: JobRecord, began: float, value: Any) -> None:
+    async def _finish(self, call: Call, began: float, value: Any) -> None:
         """Await what an `async def` function gave, one or many."""
-        call: Call = record.payload
         try:
             result = [await each for each in value] if call.many else await value
             answer = codec.encode_result(result, call.function.name)
         except asyncio.CancelledError as error:
             self._task = None
-            if record.handle.done():
-                self._reply(record, began, b"", [])  # the scheduler drops it
+            if call.handle.done():
+                self._reply(call, began, b"", [])  # the scheduler drops it
             else:
-                self._fail(record, began, error)
+                self._fail(call, began, error)
         except Exception as error:
             self._task = None
-            self._fail(record, began, error)
+            self._fail(call, began, error)
         else:
             self._task = None
-            self._reply(record, began, *answer)
+            self._reply(call, began, *answer)
 
     def _resolve(self, call: Call) -> Any:
         function = call.function
@@ -136,14 +133,15 @@ class InlineEngine(ScheduledEngine):
         return self._cache.get(function.id)
 
     def _reply(
-        self, record: JobRecord, began: float, payload: bytes, buffers: list[Any]
+        self, call: Call, began: float, payload: bytes, buffers: list[Any]
     ) -> None:
         now = time.monotonic()
-        answer = (record.id, True, payload, began, now - began)
-        self._answered(_HERE, answer, buffers, now)
+        detail = (payload, buffers, began)
+        facts = self._scheduler
+        self._perform(facts.job_finished(_HERE, call.id, detail, now - began, now))
 
-    def _fail(self, record: JobRecord, began: float, error: BaseException) -> None:
-        name = record.payload.function.name
-        payload = failures.encode_error(error, job_id=record.id, function=name)
+    def _fail(self, call: Call, began: float, error: BaseException) -> None:
+        name = call.function.name
+        payload = failures.encode_error(error, job_id=call.id, function=name)
         now = time.monotonic()
-        self._answered(_HERE, (record.id, False, payload, began, now - began), (), now)
+        self._heard_error(_HERE, call.id, payload, began, now - began, now)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from offloop.core.commands import Command
-    from offloop.core.job import JobRecord
     from offloop.engines.base import PoolStats
     from offloop.engines.scheduled import Call
     from offloop.errors import StartError
@@ -50,12 +49,22 @@ _LEAVE_TIME = 2.0
 class _Line:
     """What the conductor keeps for one worker beside its handle."""
 
-    __slots__ = ("forgotten", "known", "outgoing", "recalled", "recalls", "worker")
+    __slots__ = (
+        "forgotten",
+        "known",
+        "outgoing",
+        "recalled",
+        "recalls",
+        "unanswered",
+        "worker",
+    )
 
     def __init__(self, worker: WorkerHandle) -> None:
         self.worker = worker
         #: jobs that leave with the next flush
-        self.outgoing: list[JobRecord] = []
+        self.outgoing: list[Call] = []
+        #: jobs that have left and were neither answered for nor given back
+        self.unanswered = 0
         #: jobs to be asked back with the next flush
         self.recalled: list[int] = []
         #: RECALL messages that were not answered yet
@@ -186,6 +195,7 @@ class LocalEngine(ScheduledEngine):
             self._heard_results(line, message[1], message[2])
         elif kind == messages.RETURNED:
             line.recalls -= 1
+            line.unanswered -= len(message[1])
             if line.recalls <= 0:
                 line.worker.page.ask_attention(False)
             now = time.monotonic()
@@ -213,17 +223,20 @@ class LocalEngine(ScheduledEngine):
         self, line: _Line, answers: list[tuple[Any, ...]], imported: list[str]
     ) -> None:
         worker = line.worker
+        number = worker.number
+        finished = self._scheduler.job_finished
         now = time.monotonic()
+        line.unanswered -= len(answers)
         for job, answer_status, payload, count, started, run_time in answers:
             buffers = worker.channel.receive_buffers(count) if count else ()
-            if answer_status == messages.INTERRUPTED:
-                self._supervisor.worker_leaving(worker, "left after an interrupt")
-                commands = self._scheduler.job_interrupted(worker.number, job, now)
-                self._perform(commands)
+            if answer_status == messages.OK:
+                detail = (payload, buffers, started)
+                self._perform(finished(number, job, detail, run_time, now))
+            elif answer_status == messages.ERROR:
+                self._heard_error(number, job, payload, started, run_time, now)
             else:
-                is_result = answer_status == messages.OK
-                answer = (job, is_result, payload, started, run_time)
-                self._answered(worker.number, answer, buffers, now)
+                self._supervisor.worker_leaving(worker, "left after an interrupt")
+                self._perform(self._scheduler.job_interrupted(number, job, now))
         for module in imported:
             self._supervisor.learn(module)
 
@@ -231,25 +244,23 @@ class LocalEngine(ScheduledEngine):
         """Deliver kept answers that had not left; return what ran at the end."""
         number = line.worker.number
         page = line.worker.page
-        now = time.monotonic()
         for job, answer_status, payload, started, run_time in page.kept():
             if self._scheduler.held(number, job) is not None:
-                is_result = answer_status == messages.OK
-                answer = (job, is_result, payload, started, run_time)
-                self._answered(number, answer, (), now)
+                answer = (job, answer_status, payload, 0, started, run_time)
+                self._heard_results(line, [answer], [])
         return page.running()
 
     # Performing what the scheduler asks for
 
-    def _send(self, number: int, record: JobRecord) -> None:
+    def _send(self, number: int, call: Call) -> None:
         line = self._lines[number]
-        record.payload.worker = number
+        call.last_worker = number
         outgoing = line.outgoing
-        outgoing.append(record)
-        if len(outgoing) == 1:
-            self._ask_flush(line)
-        elif len(outgoing) >= _FULL:
+        outgoing.append(call)
+        if not line.unanswered or len(outgoing) >= _FULL:
             self._send_jobs(line)
+        elif len(outgoing) == 1:
+            self._ask_flush(line)
 
     def _perform_rare(self, command: Command) -> None:
         match command:
@@ -264,17 +275,17 @@ class LocalEngine(ScheduledEngine):
             case StopWorker(worker=number):
                 line = self._lines[number]
                 self._supervisor.worker_leaving(line.worker, "stopped")
-                line.worker.channel.send((messages.STOP,))
+                self._send_message(line, (messages.STOP,), [])
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
         """Take jobs back: those that have not left at once, the others by a message."""
-        unsent = [record for record in line.outgoing if record.id in jobs]
+        unsent = [call for call in line.outgoing if call.id in jobs]
         if unsent:
-            line.outgoing = [record for record in line.outgoing if record not in unsent]
-            returned = [record.id for record in unsent]
+            line.outgoing = [call for call in line.outgoing if call not in unsent]
+            returned = [call.id for call in unsent]
             number = line.worker.number
             self._loop.call_soon(self._returned_unsent, number, returned)
-        left = set(jobs) - {record.id for record in unsent}
+        left = set(jobs) - {call.id for call in unsent}
         if left:
             line.recalled.extend(left)
             self._ask_flush(line)
@@ -304,8 +315,6 @@ class LocalEngine(ScheduledEngine):
                 self._send_jobs(line)
             if line.recalled:
                 self._send_recall(line)
-            if line.worker.channel.wants_reading():
-                self._loop.call_soon(self._read_again, line)
         self._arm()
 
     def _forget(self, functions: list[int]) -> None:
@@ -320,38 +329,47 @@ class LocalEngine(ScheduledEngine):
         buffers: list[Any] = []
         definitions = []
         known = line.known
-        for record in line.outgoing:
-            call: Call = record.payload
+        for call in line.outgoing:
             function = call.function
-            if function.id not in known and function.id:
-                known.add(function.id)
-                definitions.append((function.id, function.definition))
-            deadline = None if record.deadline == inf else record.deadline
-            count = len(call.buffers)
-            if count:
+            identity = function.id
+            if identity not in known and identity:
+                known.add(identity)
+                definitions.append((identity, function.definition))
+            deadline = call.deadline
+            if call.buffers:
                 buffers.extend(call.buffers)
             calls.append(
                 (
-                    record.id,
-                    function.id,
-                    call.payload,
-                    count,
-                    record.attempts + 1,
-                    deadline,
+                    call.id,
+                    identity,
+                    call.arguments,
+                    len(call.buffers),
+                    call.attempts + 1,
+                    None if deadline == inf else deadline,
                     call.many,
                 )
             )
         line.outgoing = []
-        line.worker.channel.send(
-            (messages.JOBS, calls, definitions, line.forgotten), buffers
+        line.unanswered += len(calls)
+        self._send_message(
+            line, (messages.JOBS, calls, definitions, line.forgotten), buffers
         )
         line.forgotten = []
+
+    def _send_message(
+        self, line: _Line, message: tuple[Any, ...], buffers: list[Any]
+    ) -> None:
+        channel = line.worker.channel
+        channel.send(message, buffers)
+        # Sending may swallow the edge that tells of something to read.
+        if channel.wants_reading():
+            self._loop.call_soon(self._read_again, line)
 
     def _send_recall(self, line: _Line) -> None:
         worker = line.worker
         line.recalls += 1
         worker.page.ask_attention(True)
-        worker.channel.send((messages.RECALL, line.recalled))
+        self._send_message(line, (messages.RECALL, line.recalled), [])
         worker.send_signal(messages.WAKE_SIGNAL)
         line.recalled = []
 

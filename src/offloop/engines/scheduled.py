@@ -36,29 +36,31 @@ if TYPE_CHECKING:
     from offloop.options import JobOptions, PoolOptions
 
 
-class Call:
-    """An encoded call: what a job's record carries for its engine."""
+class Call(JobRecord):
+    """A job's record with what its engine needs: one object for both."""
 
-    __slots__ = ("buffers", "function", "many", "options", "payload", "started_at", "worker")
+    __slots__ = (
+        "arguments",
+        "buffers",
+        "function",
+        "last_worker",
+        "many",
+        "options",
+        "started_at",
+    )
 
-    def __init__(
-        self,
-        function: Function,
-        payload: bytes,
-        buffers: list[Any],
-        options: JobOptions,
-        many: bool,
-    ) -> None:
-        self.function = function
-        self.payload = payload
-        self.buffers = buffers
-        self.options = options
-        #: the payload holds a list of argument tuples
-        self.many = many
-        #: when the function was called last, in monotonic seconds; 0.0: not yet
-        self.started_at = 0.0
-        #: number of the worker that has the job, or had it last
-        self.worker: int | None = None
+    #: what is called
+    function: Function
+    #: its encoded arguments, and the large ones beside them
+    arguments: bytes
+    buffers: list[bytes | bytearray]
+    #: `arguments` holds a list of argument tuples
+    many: bool
+    options: JobOptions
+    #: when the function was called last, in monotonic seconds; 0.0: not yet
+    started_at: float
+    #: number of the worker that has the job, or had it last
+    last_worker: int | None
 
 
 class ScheduledEngine(Engine):
@@ -90,7 +92,7 @@ class ScheduledEngine(Engine):
     # What a subclass does
 
     @abc.abstractmethod
-    def _send(self, number: int, record: JobRecord) -> None:
+    def _send(self, number: int, call: Call) -> None:
         """Put a job into a worker's inbox."""
 
     @abc.abstractmethod
@@ -120,15 +122,16 @@ class ScheduledEngine(Engine):
         kwargs: dict[str, Any],
         options: JobOptions,
     ) -> Any:
-        if options.on_full == "wait" and not self.has_room:
+        full = not self._scheduler.has_room or self._room_waiters
+        if full and options.on_full == "wait":
             await self.wait_room()
-        # Nobody sees this future, so it need not be a Job: asyncio is faster with its own.
+        # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
         future = self._loop.create_future()
-        record = self._queue(function, args, kwargs, options, future, False)
+        call = self._queue(function, args, kwargs, options, future, False)
         try:
             return await future
         except asyncio.CancelledError:
-            self._perform(self._scheduler.job_cancelled(record.id, time.monotonic()))
+            self._cancel(call.id)
             raise
 
     def _queue(
@@ -139,7 +142,7 @@ class ScheduledEngine(Engine):
         options: JobOptions,
         future: asyncio.Future[Any],
         many: bool,
-    ) -> JobRecord:
+    ) -> Call:
         """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
             raise self._failure
@@ -153,18 +156,16 @@ class ScheduledEngine(Engine):
                 f"{named.name} is a generator function: its results come one by one, "
                 "which submit, run and map cannot deliver; return a list instead"
             )
-        payload, buffers = codec.encode_call(
+        arguments, views = codec.encode_call(
             args, kwargs, named.name, applied=not named.id
         )
-        if buffers:
-            # They are views on the caller's objects, which may change from now on.
-            buffers = [_snapshot(buffer) for buffer in buffers]
+        # Views on the caller's objects, which may change from now on.
+        buffers = [_snapshot(view) for view in views] if views else []
         if named.extra is None:
             named.extra = RunTime()
-        record = JobRecord(
+        call = Call(
             scheduler.next_id(),
             named.extra,
-            Call(named, payload, buffers, options, many),
             future,
             options.priority,
             inf if options.timeout is None else now + options.timeout,
@@ -172,15 +173,19 @@ class ScheduledEngine(Engine):
             options.retries,
             options.on_cancel,
         )
+        call.function = named
+        call.arguments = arguments
+        call.buffers = buffers
+        call.many = many
+        call.options = options
+        call.started_at = 0.0
+        call.last_worker = None
         if type(future) is Job:
-            future._record = record
-        self._perform(scheduler.job_submitted(record, now))
-        return record
-
-    @property
-    def has_room(self) -> bool:
-        """True if a job may be queued without anybody being overtaken who waits."""
-        return self._scheduler.has_room and not self._room_waiters
+            future._call = call
+        self._perform(scheduler.job_submitted(call, now))
+        if call.deadline != inf or call.run_timeout != inf:
+            self._arm()
+        return call
 
     async def wait_room(self) -> None:
         # Whoever waits already comes first, even if there is room at this moment.
@@ -200,7 +205,11 @@ class ScheduledEngine(Engine):
                 return
 
     def cancel(self, job: Job[Any]) -> None:
-        self._perform(self._scheduler.job_cancelled(job.id, time.monotonic()))
+        self._cancel(job.id)
+
+    def _cancel(self, job: int) -> None:
+        self._perform(self._scheduler.job_cancelled(job, time.monotonic()))
+        self._arm()
 
     async def drain(self) -> None:
         if not self._scheduler.idle:
@@ -210,6 +219,7 @@ class ScheduledEngine(Engine):
 
     def cancel_all(self) -> None:
         self._perform(self._scheduler.cancel_all(time.monotonic()))
+        self._arm()
 
     def stats(self) -> PoolStats:
         seen = self._scheduler.stats()
@@ -234,57 +244,54 @@ class ScheduledEngine(Engine):
 
     # Facts and commands
 
-    def _answered(
+    def _heard_error(
         self,
         number: int,
-        answer: tuple[int, bool, bytes, float, float],
-        buffers: Any,
+        job: int,
+        payload: bytes,
+        started: float,
+        run_time: float,
         now: float,
     ) -> None:
-        """Tell of an answer: job, whether it is a result, payload, start, run time."""
-        job_id, is_result, payload, started, run_time = answer
-        scheduler = self._scheduler
-        if is_result:
-            detail = (payload, buffers, started)
-            commands = scheduler.job_finished(number, job_id, detail, run_time, now)
-        else:
-            error = failures.decode_error(payload)
-            record = scheduler.held(number, job_id)
-            retryable = record is not None and isinstance(
-                error, record.payload.options.retry_on
-            )
-            if record is not None:
-                record.payload.started_at = started
-            commands = scheduler.job_failed(
-                number, job_id, error, run_time, retryable, now
-            )
-        self._perform(commands)
+        """Tell the scheduler that a job's function raised."""
+        error = failures.decode_error(payload)
+        call: Any = self._scheduler.held(number, job)
+        retryable = False
+        if call is not None:
+            call.started_at = started
+            retryable = isinstance(error, call.options.retry_on)
+        self._perform(
+            self._scheduler.job_failed(number, job, error, run_time, retryable, now)
+        )
 
     def _perform(self, commands: Iterable[Command]) -> None:
+        call: Any  # every record that the scheduler has is a Call
         for command in commands:
             if isinstance(command, Settle):
-                self._settle(command.job, command.ending, command.detail)
+                call = command.job
+                self._settle(call, command.ending, command.detail)
             elif isinstance(command, SendJob):
-                self._send(command.worker, command.job)
+                call = command.job
+                self._send(command.worker, call)
             else:
                 self._perform_rare(command)
 
-    def _settle(self, record: JobRecord, ending: Ending, detail: Any) -> None:
+    def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
         """Give the job's future its one ending."""
-        future: asyncio.Future[Any] = record.handle
+        future = call.handle
         if not future.done():
             if ending is Ending.RESULT:
-                payload, buffers, record.payload.started_at = detail
+                payload, buffers, call.started_at = detail
                 try:
                     value = codec.decode(payload, buffers)
                 except Exception as error:
-                    future.set_exception(endings.undecodable(record, error))
+                    future.set_exception(endings.undecodable(call, error))
                 else:
                     future.set_result(value)
             elif ending is Ending.CANCELLED:
                 asyncio.Future.cancel(future)
             else:
-                future.set_exception(endings.error_of(record, ending, detail))
+                future.set_exception(endings.error_of(call, ending, detail))
         if self._room_waiters and self._scheduler.has_room:
             self._wake_room_waiter()
         if self._drain_waiters and self._scheduler.idle:

@@ -50,6 +50,8 @@ _HINT = (
 )
 
 _BULKY = frozenset({bytes, bytearray, memoryview})
+#: what no pickler refuses, and what never has a buffer
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -87,6 +89,8 @@ def decode(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
 
     Arrays are views on the given buffers, and writable where those are.
     """
+    if not buffers:
+        return _loads(payload)
     return _loads(payload, buffers=buffers)
 
 
@@ -111,6 +115,12 @@ def encode_call(
     Raises:
         NotOffloadable: names the argument that cannot travel, and why.
     """
+    if not kwargs:
+        for value in args:
+            if type(value) not in _PLAIN:
+                break
+        else:
+            return _dumps((args, kwargs), 5), []
     carried, named = args, kwargs
     for value in args:
         if type(value) in _BULKY:
@@ -139,6 +149,8 @@ def encode_result(value: object, describe: str) -> tuple[bytes, list[Buffer]]:
     Raises:
         ResultNotEncodable: it cannot travel; the reason is the ``__cause__``.
     """
+    if type(value) in _PLAIN:
+        return _dumps(value, 5), []
     try:
         return _dump(_lift(value), shared=False)
     except Exception as error:

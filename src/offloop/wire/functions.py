@@ -80,11 +80,13 @@ class Function:
 class _Entry(weakref.ref[object]):
     """What the table remembers of one living function object."""
 
-    __slots__ = ("function", "key", "warned", "watched")
+    __slots__ = ("bare", "function", "key", "warned", "watched")
 
     #: id() of the function object: the entry's place in the table
     key: int
     function: Function
+    #: its code, if that is all it has: it captured nothing and never can
+    bare: types.CodeType | None
     #: everything that the definition depends on; None if that cannot be told
     watched: list[object] | None
     #: the warning about its size was given
@@ -162,8 +164,10 @@ class FunctionTable:
 
     def _name_again(self, fn: Callable[..., Any], entry: _Entry) -> Function:
         """Name a function by value, which may have changed or been forgotten."""
-        former, watched = entry.function, self._watch(fn)
-        if _unchanged(entry.watched, watched):
+        former = entry.function
+        bare = entry.bare is not None and _bare_code(fn) is entry.bare
+        watched = entry.watched if bare else self._watch(fn)
+        if bare or _unchanged(entry.watched, watched):
             entry.function = self._intern(former.definition, fn)
         else:
             entry.function, entry.watched = self._pickle(fn), watched
@@ -194,6 +198,7 @@ class FunctionTable:
         entry.key = id(fn)
         entry.function = function
         entry.watched = watched
+        entry.bare = _bare_code(fn)
         entry.warned = False
         self._entries[entry.key] = entry
         return entry
@@ -283,6 +288,28 @@ def _unchanged(before: list[object] | None, now: list[object] | None) -> bool:
     if before is None or now is None or len(before) != len(now):
         return False
     return all(map(is_, before, now))
+
+
+def _bare_code(fn: Any) -> types.CodeType | None:
+    """Return the code of a function that has nothing else, None for all others.
+
+    Checked at each call: many functions of a script are of this kind, and looking
+    through what the others captured takes microseconds.
+    """
+    if (
+        type(fn) is not types.FunctionType
+        or fn.__defaults__ is not None
+        or fn.__kwdefaults__ is not None
+        or fn.__dict__
+    ):
+        return None
+    code = fn.__code__
+    if code.co_names or code.co_freevars:
+        return None
+    for constant in code.co_consts:
+        if type(constant) is types.CodeType:
+            return None
+    return code
 
 
 def _is_atomic_container(value: Any) -> bool:

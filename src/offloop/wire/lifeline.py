@@ -64,7 +64,7 @@ class Lifeline:
 
     def flush(self) -> bool:
         """Send what waits; True when nothing does any more."""
-        while self._unsent and not self.ended:
+        while self._unsent:
             data, descriptor = self._unsent[0]
             extra = []
             if descriptor is not None:
@@ -74,8 +74,10 @@ class Lifeline:
                 sent = self._line.sendmsg([data], extra)
             except BlockingIOError:
                 return False
-            except OSError:  # the other end is gone: reading will say so too
-                self.ended = True
+            except OSError:
+                # The other end is gone. That is for `receive` to find out, after it has
+                # read what was said last.
+                self._unsent.clear()
                 break
             if sent < len(data):
                 self._unsent[0] = (data[sent:], None)
