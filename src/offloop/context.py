@@ -72,6 +72,11 @@ def _find() -> JobContext | None:
     return _current.get(None) if _source is None else _source()
 
 
+def in_worker() -> bool:
+    """Tell whether this process is a worker."""
+    return _source is not None
+
+
 def set_source(source: Callable[[], JobContext | None]) -> None:
     """Name who knows the job of this process, from now on."""
     global _source

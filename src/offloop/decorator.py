@@ -28,8 +28,8 @@ from typing import (
 
 from offloop import context
 from offloop.errors import NotOffloadable
-from offloop.options import JobOptions
-from offloop.pool import Pool
+from offloop.options import JobOptions, chosen_engine
+from offloop.pool import Pool, load_engine
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -164,6 +164,9 @@ def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
             f"@offload takes a function, not {fn!r}; its place is below @staticmethod "
             "or @classmethod"
         )
+
+    if not context.in_worker():
+        load_engine(chosen_engine("local"))
 
     @functools.wraps(fn)
     async def offloaded(*args: Any, **kwargs: Any) -> Any:

@@ -58,8 +58,8 @@ __all__ = [
 def _rebuild(
     cls: type[OffloopError], message: str, fields: dict[str, Any]
 ) -> OffloopError:
-    error = cls.__new__(cls, message)
-    error.args = (message,)
+    # Not `cls.__new__`: Python refuses it for one whose built-in base is MemoryError.
+    error = cls(message)
     error.__dict__.update(fields)
     return error
 

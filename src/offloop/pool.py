@@ -307,6 +307,7 @@ class Pool(PoolView):
             **sized,
         )
         super().__init__(self, job)
+        self._make_engine = load_engine(self._options.engine)
         self._engine: Engine | None = None
         self._state = _State.NEW
         #: the loop and process that the pool belongs to, once it is started
@@ -416,15 +417,7 @@ class Pool(PoolView):
             raise PoolClosed(f"{self!r} {self._state.value}; make a new one")
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        name = self._options.engine
-        if name not in _ENGINES:
-            raise UsageError(
-                f"engine {name!r} is not part of this version; there are: "
-                f"{', '.join(_ENGINES)}"
-            )
-        module, attribute = _ENGINES[name]
-        make = getattr(import_module(module), attribute)
-        engine: Engine = make(self._options)
+        engine = self._make_engine(self._options)
         self._engine = engine
         self._state = _State.OPEN
         return engine
@@ -501,6 +494,25 @@ _LATER = {
     "memory_limit": "memory limits",
     "pin_cpus": "pinning to cores",
 }
+
+
+def load_engine(name: str) -> Callable[[PoolOptions], Engine]:
+    """Import an engine and return what makes it.
+
+    Importing takes some 50 ms once, so it is done when a pool or an offloaded function
+    is made and not when it is first used: a loop runs then.
+
+    Raises:
+        UsageError: when this version does not have the engine.
+    """
+    if name not in _ENGINES:
+        raise UsageError(
+            f"engine {name!r} is not part of this version; there are: "
+            f"{', '.join(_ENGINES)}"
+        )
+    module, attribute = _ENGINES[name]
+    make: Callable[[PoolOptions], Engine] = getattr(import_module(module), attribute)
+    return make
 
 
 def _refuse_later(**given: object) -> None:

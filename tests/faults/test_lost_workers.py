@@ -155,3 +155,24 @@ def psutil_gone(pid):
             assert not process.is_running()
 
     return waiting()
+
+
+async def test_answers_kept_at_the_death_free_no_credit_of_the_dead(tmp_path):
+    """A queue behind the dying worker: nothing is sent to it in its last moment."""
+
+    def perhaps_die(number):
+        if number % 97 == 96:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    async with Pool(1) as pool:
+        for _ in range(20):
+            await pool.run(perhaps_die, 0)
+        going = [pool.submit(perhaps_die, n) for n in range(2000)]
+        await asyncio.wait(going)
+        for n, job in enumerate(going):
+            if n % 97 == 96:
+                assert isinstance(job.exception(), WorkerLost)
+            else:
+                assert job.result() == n
+        assert pool.stats().workers_lost == 2000 // 97

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _FULL = status.SLOTS // 2
 
 # Messages taken from one worker before the loop gets its turn.
-_SLICE = 16
+_SLICE = 4
 
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
@@ -51,6 +51,7 @@ class _Line:
 
     __slots__ = (
         "forgotten",
+        "gone",
         "known",
         "outgoing",
         "recalled",
@@ -65,6 +66,8 @@ class _Line:
         self.outgoing: list[Call] = []
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
+        #: the process has ended: nothing is sent any more
+        self.gone = False
         #: jobs to be asked back with the next flush
         self.recalled: list[int] = []
         #: RECALL messages that were not answered yet
@@ -139,12 +142,11 @@ class LocalEngine(ScheduledEngine):
 
     def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
         """Take leave of a worker, once everything that it has finished is delivered."""
-        line = self._lines[worker.number]
+        number = worker.number
+        line = self._lines[number]
+        line.gone = True
         self._loop.remove_reader(worker.channel.fd)
         self._read_all(line)
-        del self._lines[worker.number]
-        self._dirty.discard(line)
-        number = worker.number
         blamed = False
         if self._scheduler.knows(number):
             if not worker.ending and self._all_gone is None:
@@ -157,6 +159,9 @@ class LocalEngine(ScheduledEngine):
             detail = endings.Loss(worker.number, exit, worker.ending)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
+        del self._lines[number]
+        self._dirty.discard(line)
+        self._arm()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
             self._all_gone.set_result(None)
         return blamed
@@ -241,7 +246,11 @@ class LocalEngine(ScheduledEngine):
             self._supervisor.learn(module)
 
     def _rescue(self, line: _Line) -> int:
-        """Deliver kept answers that had not left; return what ran at the end."""
+        """Deliver kept answers that had not left; return what ran at the end.
+
+        The scheduler still counts on the worker and may give it new jobs meanwhile; they
+        go nowhere, and `worker_lost` brings them back.
+        """
         number = line.worker.number
         page = line.worker.page
         for job, answer_status, payload, started, run_time in page.kept():
@@ -359,6 +368,8 @@ class LocalEngine(ScheduledEngine):
     def _send_message(
         self, line: _Line, message: tuple[Any, ...], buffers: list[Any]
     ) -> None:
+        if line.gone:  # its jobs go back to the queue in a moment
+            return
         channel = line.worker.channel
         channel.send(message, buffers)
         # Sending may swallow the edge that tells of something to read.
