@@ -131,7 +131,8 @@ def test_a_size_is_kept_in_bytes(given, kept):
 
 
 @pytest.mark.parametrize(
-    "given", [0, -1, True, 1.5, None, "", "much", "MiB", "5 XB", "-5 MB", "5ik", "0 B"]
+    "given",
+    [0, -1, True, 1.5, None, "", "much", "MiB", "5 XB", "-5 MB", "5ik", "0 B", "inf"],
 )
 def test_what_is_no_size_is_a_value_error(given):
     with pytest.raises(ValueError, match="max_rss takes bytes, or a text such as"):

@@ -58,11 +58,12 @@ class Forkserver:
 
     Args:
         lifeline: the other end belongs to the parent alone.
-        parent: process id of the parent.
+        parent: descriptor that is readable when the parent has ended; None where the
+            system has no pidfd.
         folder: directory of the parent's sockets, removed when the parent is gone.
     """
 
-    def __init__(self, lifeline: Lifeline, parent: int, folder: str) -> None:
+    def __init__(self, lifeline: Lifeline, parent: int | None, folder: str) -> None:
         self._lifeline = lifeline
         self._folder = folder
         #: True once the parent has said goodbye: it lives, and the folder is its own
@@ -72,10 +73,10 @@ class Forkserver:
         self._children: dict[int, _Child] = {}
         self._poll = select.poll()
         self._poll.register(lifeline.fileno(), select.POLLIN)
-        #: readable when the parent has ended; None where the system has no pidfd
-        self._parent = _open_parent(parent)
-        self._wakeup = _WakeUp() if self._parent is None else None
-        for watched in (self._parent, self._wakeup):
+        self._parent = parent
+        #: tells of ended children where there is no pidfd, else None
+        self._wakeup = _WakeUp() if parent is None else None
+        for watched in (parent, self._wakeup):
             if watched is not None:
                 self._poll.register(watched, select.POLLIN)
 
@@ -185,10 +186,10 @@ class Forkserver:
     ) -> NoReturn:
         code = 1
         try:
-            os.setpgid(
-                0, 0
-            )  # Ctrl-C is for the parent; a kill takes grandchildren along
-            _tie_to_parent(forkserver, signal.SIGKILL)
+            # Ctrl-C is for the parent; a kill takes grandchildren along.
+            os.setpgid(0, 0)
+            if not _tie_to_parent(forkserver, signal.SIGKILL):
+                os._exit(code)
             self._let_go()
             gc.enable()
             code = worker.main(number, address, page, self._setup)
@@ -253,17 +254,20 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
         preload: names of modules to import before the first fork.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _tie_to_parent(parent, signal.SIGCONT)
     os.set_inheritable(line, False)
+    watched = _open_parent(parent)
+    alive = _tie_to_parent(parent, signal.SIGCONT)
     with contextlib.closing(Lifeline(socket.socket(fileno=line))) as lifeline:
-        if _preload(lifeline, preload):
+        if alive and _preload(lifeline, preload):
             # Frozen objects are never visited by a child's collector, so their pages
             # stay shared.
             gc.collect()
             gc.freeze()
             gc.disable()
             lifeline.send((messages.LISTENING, os.getpid()))
-            Forkserver(lifeline, parent, folder).serve()
+            Forkserver(lifeline, watched, folder).serve()
+        if os.getppid() != parent:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _preload(lifeline: Lifeline, modules: list[str]) -> bool:
@@ -293,19 +297,22 @@ def _thread_count() -> int:
 
 
 def _open_parent(parent: int) -> int | None:
-    """Return a descriptor that is readable once the parent has ended, if any can be."""
+    """Return a descriptor that is readable once the parent has ended, if any can be.
+
+    It may be of another process with the same number: compare the parent afterwards.
+    """
     if not hasattr(os, "pidfd_open"):
         return None
-    descriptor = os.pidfd_open(parent)
-    if os.getppid() != parent:  # it ended before: the number may be somebody else's
-        os._exit(1)
-    return descriptor
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(parent)
+    return None
 
 
-def _tie_to_parent(parent: int, signum: int) -> None:
+def _tie_to_parent(parent: int, signum: int) -> bool:
     """Ask the kernel to send `signum` to this process when its parent ends.
 
-    A parent that ended before the request would be missed, hence the comparison.
+    Returns:
+        False if the parent has ended already, which nobody would tell any more.
     """
     if sys.platform == "linux":
         import ctypes
@@ -314,5 +321,4 @@ def _tie_to_parent(parent: int, signum: int) -> None:
         if libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-    if os.getppid() != parent:
-        os._exit(1)
+    return os.getppid() == parent

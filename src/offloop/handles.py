@@ -155,7 +155,7 @@ class ForkserverHandle:
         self._lifeline, theirs = Lifeline.pair()
         self._fd = self._lifeline.fileno()
         self._open = True
-        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended = asyncio.Event()
         #: why it could not be started; "" if it could
         self.failure = ""
         command = [
@@ -200,7 +200,7 @@ class ForkserverHandle:
 
     async def gone(self) -> None:
         """Wait until the process has ended, and its keeper with it."""
-        await self._ended
+        await self._ended.wait()
         self._keeper.join()  # its last statement was to wake us
 
     def _keep(
@@ -226,11 +226,7 @@ class ForkserverHandle:
         if not self.failure:
             process.wait()
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
-            self._loop.call_soon_threadsafe(self._note_end)
-
-    def _note_end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+            self._loop.call_soon_threadsafe(self._ended.set)
 
     def _readable(self) -> None:
         for message in self._lifeline.receive():

@@ -220,7 +220,7 @@ def size(name: str, value: object) -> int:
         unit = _UNITS.get(text[len(digits) :].strip())
         try:
             value = int(float(digits) * unit) if unit else None
-        except ValueError:
+        except (ValueError, OverflowError):  # no number, or "inf"
             value = None
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f'{name} takes bytes, or a text such as "512MiB"')

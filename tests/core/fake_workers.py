@@ -1,12 +1,13 @@
 """Workers that are made of lists, and a referee who judges every command.
 
-Each fake worker has an inbox, runs one job at a time, and speaks to the scheduler through
-two lines that deliver late, in order: what a test delivers when decides which races happen.
-It keeps the promises of a real one: answers are delivered before its death is told, an
-interrupt reaches the very job that it names or nobody, and a kill ends all at once.
+Each fake worker has an inbox, runs one job at a time, and speaks to the scheduler
+through two lines that deliver late, in order: what a test delivers when decides which
+races happen. It keeps the promises of a real one: answers are delivered before its
+death is told, an interrupt reaches the very job that it names or nobody, and a kill
+ends all at once.
 
-The referee keeps books of its own, knows nothing of the scheduler's inside, and fails the
-test at the first command that should not have been given.
+The referee keeps books of its own, knows nothing of the scheduler's inside, and fails
+the test at the first command that should not have been given.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
-from offloop.core.commands import (
-    InterruptJob,
-    KillWorker,
-    RecallJobs,
-    SendJob,
-    Settle,
-    StopWorker,
-)
 from offloop.core.job import Ending, JobRecord, JobState
 from offloop.core.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from offloop.core.commands import (
+        InterruptJob,
+        KillWorker,
+        RecallJobs,
+        SendJob,
+        Settle,
+        StopWorker,
+    )
 
 GRACE = 0.2
 WINDOW = 0.001

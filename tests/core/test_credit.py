@@ -33,14 +33,12 @@ class Pool:
         """Give a job of that length away; returns the worker's number."""
         self.jobs += 1
         job = JobRecord(self.jobs, cost_of(seconds) if seconds != inf else RunTime())
-        charge = charge_of(job)
-        worker = self.roster.choose(charge, now)
+        worker = self.roster.place(job, charge_of(job), now)
         if worker is None:
             return None
         job.move(JobState.SENT)
-        if not worker.inbox:
+        if worker.head() is job:
             worker.head_since = now
-        self.roster.give(worker, job, charge)
         self.check()
         return worker.number
 

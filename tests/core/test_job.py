@@ -74,7 +74,7 @@ def test_notes_stay_in_order():
 
 
 def table_under(heading: str) -> dict[str, set[str]]:
-    """Read a table of moves from the README: a row for each state, a cell for each move."""
+    """Read a table of moves from the README: a row a state, a cell a move."""
     section = README.read_text(encoding="utf-8").split(heading, 1)[1]
     lines = iter(section.splitlines())
     rows = []

@@ -1,7 +1,8 @@
 """Facts in, commands out: one behaviour of the scheduler per test.
 
-Worker 1, 2, ... are ready from the start where a test asks for them. `LONG` jobs are of a
-function that nobody has seen yet, so each has its worker for itself; `SHORT` ones share.
+Workers 1, 2, ... are ready from the start where a test asks for them. A job is of a
+function that nobody has seen yet, and so has its worker for itself, unless it is
+`short`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def short_cost() -> RunTime:
 
 
 class Machine:
-    """A scheduler with ready workers; each call is a fact, `now` does not go by itself."""
+    """A scheduler with ready workers and a clock that stands; each call is a fact."""
 
     def __init__(self, workers: int = 0, **options) -> None:
         self.scheduler = Scheduler(grace=GRACE, window=WINDOW, **options)
@@ -626,7 +627,7 @@ def test_a_run_that_takes_too_long_is_interrupted():
 def test_waiting_does_not_count_for_the_limit_of_a_run():
     machine = Machine(1)
     first = machine.submit()
-    job = machine.submit(run_timeout=3.0)
+    machine.submit(run_timeout=3.0)
     machine.wait(60.0)
     machine.job_finished(1, first.id, None, 60.0)
     assert machine.scheduler.next_due() == machine.now + 3.0
@@ -648,7 +649,7 @@ def test_in_an_inbox_the_run_begins_when_the_job_before_has_been_answered():
 
 def test_jobs_behind_a_long_one_are_recalled_and_go_elsewhere():
     machine = Machine(1)
-    first, second, third = machine.submit_many(3, short=True)
+    _, second, third = machine.submit_many(3, short=True)
     assert machine.scheduler.next_due() == machine.now + PATIENCE
     assert machine.wait(PATIENCE) == [RecallJobs(1, [second.id, third.id])]
     assert machine.wait(1.0) == [], "once is enough"
@@ -926,8 +927,9 @@ def test_a_job_is_submitted_once():
 def test_check_notices_a_job_in_two_inboxes():
     machine = Machine(2)
     job = machine.submit()
-    other = machine.scheduler._workers[3 - job.worker]
-    machine.scheduler._roster.give(other, job, 0.0)
+    other = machine.scheduler._roster.place(job, 0.0, machine.now)
+    assert other is not None
+    assert other.number != job.worker
     with pytest.raises(AssertionError):
         machine.scheduler.check()
 
@@ -1042,3 +1044,65 @@ def test_ended_jobs_are_not_kept():
     assert not ledger.stories
     assert len(ledger.deadlines._heap) <= 65
     assert inf not in ledger.deadlines
+
+
+# Several answers at once
+
+
+def test_results_that_came_together_settle_in_order():
+    machine = Machine(1)
+    jobs = machine.submit_many(5, short=True)
+    waiting = machine.submit()  # of unknown length: it waits for an empty inbox
+    answers = [(job.id, f"result {job.id}", 1e-5) for job in jobs[:4]]
+    assert machine.jobs_finished(1, answers) == [
+        settled(job, Ending.RESULT, f"result {job.id}") for job in jobs[:4]
+    ]
+    assert machine.jobs_finished(1, [(jobs[4].id, "last", 1e-5)]) == [
+        settled(jobs[4], Ending.RESULT, "last"),
+        SendJob(1, waiting),
+    ]
+
+
+def test_results_that_came_together_may_hold_one_that_nobody_wants():
+    machine = Machine(1)
+    first, unwanted, last = machine.submit_many(3, short=True)
+    machine.job_cancelled(unwanted.id)
+    answers = [(job.id, None, 1e-5) for job in (first, unwanted, last)]
+    assert machine.jobs_finished(1, answers) == [
+        settled(first, Ending.RESULT),
+        settled(last, Ending.RESULT),
+    ]
+
+
+def test_results_of_a_worker_that_retires_let_it_go():
+    machine = Machine(1)
+    first, second = machine.submit_many(2, short=True)
+    machine.worker_retiring(1)
+    answers = [(first.id, 1, 1e-5), (second.id, 2, 1e-5)]
+    assert machine.jobs_finished(1, answers) == [
+        settled(first, Ending.RESULT, 1),
+        settled(second, Ending.RESULT, 2),
+        StopWorker(1),
+    ]
+
+
+def test_a_result_among_others_for_a_job_that_is_elsewhere_is_a_bug():
+    machine = Machine(1)
+    with pytest.raises(InternalError, match="does not have"):
+        machine.jobs_finished(1, [(99, None, 1e-5)])
+
+
+# Without any worker
+
+
+def test_abandoning_ends_all_that_wait_and_none_that_runs():
+    machine = Machine(1)
+    running, waiting = machine.submit_many(2)
+    assert machine.abandon_all("no worker") == [
+        settled(waiting, Ending.LOST, "no worker")
+    ]
+    assert machine.scheduler.pending == 1
+    assert machine.scheduler.held(1, running.id) is running
+    assert machine.scheduler.held(2, running.id) is None
+    assert machine.scheduler.knows(1)
+    assert not machine.scheduler.knows(2)

@@ -1,15 +1,15 @@
-"""The scheduler among workers that answer late, crash and leave, in any order of events."""
+"""The scheduler among workers that answer late, crash and leave, in any order."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-from core.fake_workers import World
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from core.fake_workers import World
 from offloop.core.policies import RunTime
 
 INF = float("inf")

@@ -315,6 +315,26 @@ def test_a_try_that_fails_is_followed_by_another_cool_down():
     machine.start(machine.wait(1.0))
 
 
+def test_a_try_that_is_killed_on_purpose_is_followed_by_another_at_once():
+    machine = Machine(1, ready=False, cool_down=60.0)
+    machine.crash(1)
+    child = machine.start(machine.wait(60.0))
+    machine.start(machine.child_exited(child, Exit.WANTED, "SIGKILL"))
+    assert machine.stats.state is SupervisionState.FAILED
+
+
+def test_a_try_that_does_not_get_ready_in_time_is_followed_by_a_cool_down():
+    machine = Machine(2, ready=False, boot_timeout=60.0, cool_down=60.0)
+    machine.crash(1)
+    machine.crash(2)
+    child = machine.start(machine.wait(60.0))
+    assert machine.wait(60.0) == [KillChild(child)]
+    assert machine.scale_asked(3) == [], "one at a time"
+    (command,) = machine.child_exited(child, Exit.WANTED, "SIGKILL")
+    assert isinstance(command, GiveUp)
+    machine.start(machine.wait(60.0))
+
+
 def test_a_try_of_a_pool_that_worked_once_fails_by_a_single_death():
     machine = Machine(2)
     machine.fail()

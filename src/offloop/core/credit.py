@@ -175,9 +175,9 @@ class Roster:
         job = inbox.pop(job_id, None)
         if job is None:
             return None
-        worker.load = load = worker.load - job.charge if inbox else 0.0
+        worker.load = worker.load - job.charge if inbox else 0.0
         bucket = worker.bucket
-        if bucket is None or load >= self._window:
+        if bucket is None:
             self._file(worker)
             return job
         del bucket[worker]  # it was open and is so still, with one job less
@@ -187,6 +187,12 @@ class Roster:
         if held < self._fewest:
             self._fewest = held
         return job
+
+    def answered(self, worker: WorkerRecord) -> None:
+        """Put the worker where it belongs after jobs have left its inbox."""
+        if not worker.inbox:
+            worker.load = 0.0
+        self._file(worker)
 
     def close(self, worker: WorkerRecord) -> None:
         """Let the worker get no jobs until `open`."""

@@ -322,6 +322,7 @@ class Supervision:
             self._died(slot, record, reason, now, commands)
         else:
             self._fill(slot, now, commands)
+            self._try_again(now, commands)  # it may have been a failed pool's try
         return commands
 
     def child_retire_asked(self, child: int, now: float) -> list[SupervisionCommand]:
@@ -501,14 +502,21 @@ class Supervision:
         """Start one child of a failed pool, unless it is cooling down or trying."""
         if self.state is not SupervisionState.FAILED or self._cool_until != inf:
             return
-        children = self._children.values()
-        if any(child.state is ChildState.STARTING for child in children):
+        if self._is_trying():
             return
         empty = [slot for slot in self._slots.values() if slot.current is None]
         if empty:
             empty[0].current = self._start(empty[0], now, commands)
         else:
             self._recover(now, commands)
+
+    def _is_trying(self) -> bool:
+        """Tell whether a child of a slot is not ready yet, or never will be."""
+        return any(
+            child is not None and child.state is not ChildState.READY
+            for slot in self._slots.values()
+            for child in (slot.current, slot.successor)
+        )
 
     def _recover(self, now: float, commands: list[SupervisionCommand]) -> None:
         """Fill all slots again: a child got ready, so the cause seems to be gone."""
@@ -543,6 +551,7 @@ class Supervision:
         assert set(self._starts) <= set(self._slots)
         failed = self.state is SupervisionState.FAILED
         assert failed or self._cool_until == inf
+        assert not failed or self._cool_until != inf or self._is_trying()
         assert not (self.state is SupervisionState.STOPPING and self._slots)
 
     def _check_slot(self, slot: Slot) -> None:

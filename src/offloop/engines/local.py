@@ -53,6 +53,7 @@ class _Line:
         "forgotten",
         "gone",
         "known",
+        "lone",
         "outgoing",
         "recalled",
         "recalls",
@@ -66,6 +67,8 @@ class _Line:
         self.outgoing: list[Call] = []
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
+        #: jobs come one at a time: the next one leaves at once, without company
+        self.lone = True
         #: the process has ended: nothing is sent any more
         self.gone = False
         #: jobs to be asked back with the next flush
@@ -229,27 +232,33 @@ class LocalEngine(ScheduledEngine):
     ) -> None:
         worker = line.worker
         number = worker.number
-        finished = self._scheduler.job_finished
         now = time.monotonic()
+        finished = []
         line.unanswered -= len(answers)
+        line.lone = not line.unanswered and len(answers) == 1
         for job, answer_status, payload, count, started, run_time in answers:
             buffers = worker.channel.receive_buffers(count) if count else ()
             if answer_status == messages.OK:
-                detail = (payload, buffers, started)
-                self._perform(finished(number, job, detail, run_time, now))
-            elif answer_status == messages.ERROR:
+                finished.append((job, (payload, buffers, started), run_time))
+                continue
+            if finished:  # facts are told in the order in which they happened
+                self._perform(self._scheduler.jobs_finished(number, finished, now))
+                finished = []
+            if answer_status == messages.ERROR:
                 self._heard_error(number, job, payload, started, run_time, now)
             else:
                 self._supervisor.worker_leaving(worker, "left after an interrupt")
                 self._perform(self._scheduler.job_interrupted(number, job, now))
+        if finished:
+            self._perform(self._scheduler.jobs_finished(number, finished, now))
         for module in imported:
             self._supervisor.learn(module)
 
     def _rescue(self, line: _Line) -> int:
         """Deliver kept answers that had not left; return what ran at the end.
 
-        The scheduler still counts on the worker and may give it new jobs meanwhile; they
-        go nowhere, and `worker_lost` brings them back.
+        The scheduler still counts on the worker and may give it jobs meanwhile; they go
+        nowhere, and `worker_lost` brings them back.
         """
         number = line.worker.number
         page = line.worker.page
@@ -266,7 +275,7 @@ class LocalEngine(ScheduledEngine):
         call.last_worker = number
         outgoing = line.outgoing
         outgoing.append(call)
-        if not line.unanswered or len(outgoing) >= _FULL:
+        if line.lone or len(outgoing) >= _FULL:
             self._send_jobs(line)
         elif len(outgoing) == 1:
             self._ask_flush(line)
@@ -360,6 +369,7 @@ class LocalEngine(ScheduledEngine):
             )
         line.outgoing = []
         line.unanswered += len(calls)
+        line.lone = False
         self._send_message(
             line, (messages.JOBS, calls, definitions, line.forgotten), buffers
         )

@@ -25,7 +25,7 @@ from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats
-from offloop.errors import NotOffloadable
+from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, failures
 from offloop.wire.functions import Function, FunctionTable
 
@@ -122,12 +122,17 @@ class ScheduledEngine(Engine):
         kwargs: dict[str, Any],
         options: JobOptions,
     ) -> Any:
-        full = not self._scheduler.has_room or self._room_waiters
-        if full and options.on_full == "wait":
+        if self._room_waiters and options.on_full == "wait":
             await self.wait_room()
         # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
         future = self._loop.create_future()
-        call = self._queue(function, args, kwargs, options, future, False)
+        try:
+            call = self._queue(function, args, kwargs, options, future, False)
+        except PoolFull:
+            if options.on_full != "wait":
+                raise
+            await self.wait_room()
+            call = self._queue(function, args, kwargs, options, future, False)
         try:
             return await future
         except asyncio.CancelledError:

@@ -79,14 +79,18 @@ class Channel:
     def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         """Hand a message over; never blocks, because the queue has no limit.
 
-        Buffers are not copied: they must not change any more.
+        Buffers are not copied: they must not change any more. What is sent to an end
+        that has gone is lost: who watches the process learns of its end elsewhere.
         """
         envelope = pickle.dumps(message, 5)
-        if not buffers:
-            self._socket.send(envelope, _NOBLOCK)
+        try:
+            if not buffers:
+                self._socket.send(envelope, _NOBLOCK)
+                return
+            self._socket.send(envelope, _MORE)
+            self._socket.send_multipart(buffers, _NOBLOCK, copy=False)
+        except zmq.Again:  # the queue goes with the connection
             return
-        self._socket.send(envelope, _MORE)
-        self._socket.send_multipart(buffers, _NOBLOCK, copy=False)
 
     def receive_nowait(self) -> Message | None:
         """Return the next message, or None when there is none.

@@ -40,8 +40,10 @@ _SMALL = 256
 _LARGE = 16 * 1024
 _WORDS = 8
 _SLOTS_AT = 4096
-_OVERFLOW_AT = _SLOTS_AT + SLOTS * _SMALL
-_SIZE = _OVERFLOW_AT + SLOTS * _LARGE
+# One more than are read: a death may leave the one in work half written.
+_RING = SLOTS + 1
+_OVERFLOW_AT = _SLOTS_AT + _RING * _SMALL
+_SIZE = _OVERFLOW_AT + _RING * _LARGE
 
 #: job, started, run time, status, bytes of the payload that follows
 _ANSWER = struct.Struct("@QddII")
@@ -115,7 +117,7 @@ class StatusPage:
         size = len(payload)
         words = self._words
         kept = words[_KEPT]
-        slot = kept % SLOTS
+        slot = kept % _RING
         at = _SLOTS_AT + slot * _SMALL
         if size <= _SMALL_ROOM:
             body = at + _ANSWER.size
@@ -150,7 +152,7 @@ class StatusPage:
         """Yield kept answers, oldest first: job, status, payload, started, time."""
         end = self._words[_KEPT]
         for number in range(max(0, end - SLOTS), end):
-            slot = number % SLOTS
+            slot = number % _RING
             at = _SLOTS_AT + slot * _SMALL
             job, started, run_time, status, size = _ANSWER.unpack_from(self._map, at)
             if size <= _SMALL_ROOM:

@@ -1,0 +1,126 @@
+"""A real forkserver for tests to talk to: what it says is awaited, never polled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from offloop import messages
+from offloop.handles import ForkserverHandle, WorkerHandle
+from offloop.wire import codec
+from offloop.wire.channel import Channel, make_context
+from offloop.wire.functions import FunctionTable
+from offloop.wire.status import create_file
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+# Nothing that is waited for in a test takes so long, unless it never comes.
+_PATIENCE = 60
+
+
+class Forkserver:
+    """A forkserver, the workers that were hired from it, and all that it has said."""
+
+    def __init__(
+        self, folder: str, preload: Sequence[str], environment: dict[str, str]
+    ) -> None:
+        self.folder = folder
+        self.workers: dict[int, WorkerHandle] = {}
+        self._context = make_context()
+        self._heard: asyncio.Queue[tuple[Any, ...] | None] = asyncio.Queue()
+        self.handle = ForkserverHandle(
+            folder, preload, {**os.environ, **environment}, self._hear
+        )
+
+    def _hear(self, handle: ForkserverHandle, message: tuple[Any, ...] | None) -> None:
+        if message is not None and message[0] == messages.STARTED:
+            _, number, pid, has_pidfd = message
+            pidfd = handle.take_descriptor() if has_pidfd else None
+            self.workers[number].started(pid, pidfd)
+        self._heard.put_nowait(message)
+
+    async def heard(self, kind: int | None) -> tuple[Any, ...]:
+        """Return what comes with the next message; None: the forkserver has ended."""
+        async with asyncio.timeout(_PATIENCE):
+            message = await self._heard.get()
+        assert (message and message[0]) == kind, message
+        return message[1:] if message else ()
+
+    def hire(self, number: int) -> WorkerHandle:
+        """Order a worker."""
+        channel = Channel(self._context)
+        path = f"{self.folder}/{number}"
+        channel.bind(path)
+        page = create_file()
+        worker = WorkerHandle(number, 0, self.handle, channel, page)
+        self.workers[number] = worker
+        self.handle.order((messages.FORK, number, path), page)
+        return worker
+
+    async def hired(self, number: int) -> WorkerHandle:
+        """Order a worker, and wait until it can work."""
+        worker = self.hire(number)
+        await self.heard(messages.STARTED)
+        assert await receive(worker) == (messages.READY, worker.pid)
+        worker.channel.seal()
+        return worker
+
+    async def close(self) -> None:
+        self.handle.hang_up()
+        await self.handle.gone()
+        for worker in self.workers.values():
+            worker.close()
+        self._context.destroy()
+
+
+@contextlib.asynccontextmanager
+async def forkserver(
+    folder: str, preload: Sequence[str] = (), **environment: str
+) -> AsyncIterator[Forkserver]:
+    """Start a forkserver that has nothing wrong, and end it with all its workers."""
+    one = Forkserver(folder, preload, environment)
+    try:
+        await one.heard(messages.LISTENING)
+        yield one
+    finally:
+        await one.close()
+
+
+async def receive(worker: WorkerHandle) -> tuple[Any, ...]:
+    """Wait for the next message of a worker."""
+    channel = worker.channel
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(_PATIENCE):
+        while (message := channel.receive_nowait()) is None:
+            readable = loop.create_future()
+            loop.add_reader(channel.fd, _note, readable)
+            try:
+                if not channel.wants_reading():
+                    await readable
+            finally:
+                loop.remove_reader(channel.fd)
+    return message
+
+
+def _note(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+async def run(worker: WorkerHandle, fn: Callable[..., Any], *args: Any) -> Any:
+    """Run a job in the worker and return its result; an error is raised here."""
+    function, args = FunctionTable().prepare(fn, args)
+    payload, buffers = codec.encode_call(args, {}, function.name)
+    call = (1, function.id, payload, len(buffers), 1, None, False)
+    definitions = [(function.id, function.definition)] if function.id else []
+    worker.channel.send((messages.JOBS, [call], definitions, []), buffers)
+    kind, answers, _ = await receive(worker)
+    assert kind == messages.RESULTS
+    ((_, status, payload, count, _, _),) = answers
+    if status == messages.ERROR:
+        raise codec.decode_error(payload)
+    assert status == messages.OK
+    return codec.decode(payload, worker.channel.receive_buffers(count))
