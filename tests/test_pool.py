@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import colorsys
 import functools
 import os
 import signal
+import sys
 import threading
+import types
 from datetime import timedelta
 
 import pytest
@@ -544,3 +547,31 @@ async def test_a_pool_that_is_dropped_warns_and_leaves_nothing():
     with pytest.warns(ResourceWarning, match="never closed"):
         pool.__del__()
     await pool.close()
+
+
+async def test_a_module_that_proved_harmless_is_there_in_later_workers():
+    async with Pool(1) as pool:
+        before = await pool.run(jobs.modules)
+        assert "colorsys" not in before
+        await pool.run(colorsys.rgb_to_hsv, 0.1, 0.2, 0.3)
+        await asyncio.wait([pool.submit(jobs.die_by, signal.SIGKILL)])
+        assert "colorsys" in await pool.run(jobs.modules)
+
+
+async def test_a_module_that_starts_a_thread_is_left_to_the_workers(tmp_path):
+    async with Pool(1) as pool:
+        (tmp_path / "starts_a_thread.py").write_text(
+            "import threading\n"
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+            "def answer(): return 42\n"
+        )
+        await pool.run(sys.path.append, str(tmp_path))
+        module = types.ModuleType("starts_a_thread")
+        exec("def answer(): return 42", vars(module))
+        sys.modules["starts_a_thread"] = module
+        try:
+            assert await pool.run(module.answer) == 42
+        finally:
+            del sys.modules["starts_a_thread"]
+        await asyncio.wait([pool.submit(jobs.die_by, signal.SIGKILL)])
+        assert "starts_a_thread" not in await pool.run(jobs.modules)
