@@ -49,15 +49,15 @@ class Forkserver:
         assert (message and message[0]) == kind, message
         return message[1:] if message else ()
 
-    def hire(self, number: int) -> WorkerHandle:
-        """Order a worker."""
+    def hire(self, number: int, address: str | None = None) -> WorkerHandle:
+        """Order a worker, which may be told a wrong address."""
         channel = Channel(self._context)
         path = f"{self.folder}/{number}"
         channel.bind(path)
         page = create_file()
         worker = WorkerHandle(number, 0, self.handle, channel, page)
         self.workers[number] = worker
-        self.handle.order((messages.FORK, number, path), page)
+        self.handle.order((messages.FORK, number, address or path), page)
         return worker
 
     async def hired(self, number: int) -> WorkerHandle:

@@ -1,7 +1,7 @@
 """Where tests and jobs wait for each other, without any sleeping: named pipes.
 
-A gate is a FIFO. The job writes to it (`jobs.reach`) or waits at it (`jobs.wait_for`); the
-test waits with `await gate.reached()`, and lets the job pass with `gate.open()`.
+A gate is a FIFO. The job writes to it (`jobs.reach`) or waits at it (`jobs.wait_for`);
+the test waits with `await gate.reached()`, and lets the job pass with `gate.open()`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """A FIFO that the test holds open at both ends, so that no side can block in open."""
+    """A FIFO that the test holds open at both ends: no side can block in opening it."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)

@@ -110,7 +110,7 @@ def test_the_asyncio_prompt():
 
 
 def test_a_notebook_cell(tmp_path):
-    """IPython compiles cells under names of its own, with `__main__` as their module."""
+    """IPython compiles cells under names of its own; their module is `__main__`."""
     cell = tmp_path / "cell.ipy"
     cell.write_text(
         "from offloop import Pool\n"

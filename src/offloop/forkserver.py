@@ -164,9 +164,10 @@ class Forkserver:
         The worker saw no thread begin. Should one begin here all the same, the parent
         is told and replaces this process, because forking beside a thread is not safe.
         """
+        before = _thread_count()
         try:
             importlib.import_module(module)
-            reason = "" if _thread_count() == 1 else "its import starts a thread"
+            reason = "" if _thread_count() == before else "its import starts a thread"
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
         gc.collect()

@@ -216,6 +216,20 @@ class World:
         elif worker.gone:
             self.lose(worker)
 
+    def deliver_results(self, worker: FakeWorker) -> None:
+        """Let all results arrive at once that the worker has to tell of now."""
+        answers = []
+        while worker.outbound and worker.outbound[0][0] == "job_finished":
+            answers.append(worker.outbound.popleft()[1:])
+        if not answers:
+            return
+        numbers = [answer[0] for answer in answers]
+        wanted = [n for n in numbers if self.jobs[n].ending is None]
+        for number in numbers:
+            self.let_go(worker, number)
+        self.tell("jobs_finished", worker.number, answers)
+        assert all(self.jobs[number].ending is Ending.RESULT for number in wanted)
+
     def arrive(self, worker: FakeWorker, name: str, *args) -> None:
         if name == "jobs_returned":
             for job_id in args[0]:
@@ -320,7 +334,8 @@ class World:
         entry.ending = command.ending
         record, (fact, *args) = entry.record, self.fact
         judgement = {
-            Ending.RESULT: fact == "job_finished" and args[1] == record.id,
+            Ending.RESULT: (fact == "job_finished" and args[1] == record.id)
+            or (fact == "jobs_finished" and record.id in [one[0] for one in args[1]]),
             Ending.ERROR: fact == "job_failed" and args[1] == record.id,
             Ending.CANCELLED: (fact == "job_cancelled" and args[0] == record.id)
             or fact == "cancel_all",
@@ -337,8 +352,9 @@ class World:
             and entry.kills >= MAX_KILLS,
         }
         assert judgement[command.ending], (command, self.fact)
-        if command.ending in (Ending.RESULT, Ending.ERROR):
-            assert command.detail == args[2]
+        details = {Ending.RESULT: "result", Ending.ERROR: "error"}
+        if command.ending in details:
+            assert command.detail == details[command.ending]
 
     def judge_RecallJobs(self, command: RecallJobs) -> None:
         worker = self.workers[command.worker]

@@ -124,7 +124,9 @@ class SchedulerModel(RuleBasedStateMachine):
             worker.answer(True, run_time)
         worker.work()
         while worker.outbound:
-            self.world.deliver(worker)
+            self.world.deliver_results(worker)
+            if worker.outbound:
+                self.world.deliver(worker)
 
     @rule(seconds=st.sampled_from([0.0001, 0.004, 0.011, 0.3]))
     def let_time_pass_unnoticed(self, seconds):

@@ -267,7 +267,7 @@ def test_too_many_deaths_in_a_period_are_not_mended_any_more():
 def test_the_reason_tells_the_number_and_the_last_death():
     machine = Machine(1, max_restarts=0)
     assert machine.crash(1, "SIGSEGV") == [
-        GiveUp("1 processes died within 30 s; the last one: SIGSEGV")
+        GiveUp("unasked deaths within 30 s: 1; the last one: SIGSEGV")
     ]
 
 
@@ -341,7 +341,7 @@ def test_a_try_of_a_pool_that_worked_once_fails_by_a_single_death():
     child = machine.start(machine.wait(60.0))
     (command,) = machine.crash(child)
     assert isinstance(command, GiveUp)
-    assert "1 processes died" in command.reason
+    assert "deaths within 30 s: 1" in command.reason
 
 
 def test_a_failed_pool_does_not_replace_what_dies():

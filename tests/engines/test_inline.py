@@ -125,6 +125,36 @@ async def test_timeouts_of_what_waits_and_of_coroutines():
         assert await pool.run(jobs.add, 1, 2) == 3
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_on_cancel_kill_gives_a_job_up_and_goes_on(begun):
+    events.update(ran=asyncio.Event(), forever=asyncio.Event())
+    async with Pool(engine="inline") as pool:
+        job = pool.options(on_cancel="kill").submit(wait_forever)
+        if begun:
+            await events["ran"].wait()
+        job.cancel()
+        assert await pool.run(jobs.add, 1, 2) == 3
+
+
+async def test_a_coroutine_that_does_not_stop_is_given_up():
+    events.update(ran=asyncio.Event(), forever=asyncio.Event())
+    async with Pool(engine="inline", grace=0.01) as pool:
+        with pytest.raises(JobTimeout):
+            await pool.options(run_timeout=0.01).run(refuse_to_stop)
+        assert await pool.run(jobs.add, 1, 2) == 3
+        events["forever"].set()
+        await asyncio.sleep(0)
+
+
+async def refuse_to_stop():
+    while True:
+        try:
+            await wait_forever()
+            return
+        except asyncio.CancelledError:
+            continue
+
+
 async def test_the_job_knows_itself_and_the_initializer_runs_once():
     async with Pool(
         engine="inline", initializer=jobs.initialize, initargs=("inline",)

@@ -51,7 +51,7 @@ def descendants(pid):
 
 
 def assert_gone(processes, folder):
-    gone, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive
     assert list(folder.iterdir()) == []
 
@@ -67,8 +67,7 @@ def test_killing_the_program_ends_workers_in_an_endless_c_loop(tmp_path, gate, s
     assert len(family) == 3
     program.send_signal(signum)
     program.communicate()
-    rest = [path for path in tmp_path.iterdir() if not path.is_fifo()]
-    gone, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
     rest = [path for path in tmp_path.iterdir() if not path.is_fifo()]
     assert rest == []
@@ -98,7 +97,7 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_workers(tmp_path):
 
 def test_a_program_that_forgets_to_close_leaves_nothing(tmp_path):
     program = run(tmp_path, "max", "range(10)")
-    output, errors = program.communicate(timeout=30)
+    _, errors = program.communicate(timeout=30)
     assert program.returncode == 0
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

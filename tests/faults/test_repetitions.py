@@ -11,10 +11,10 @@ import threading
 import warnings
 from pathlib import Path
 
-import jobs
 import psutil
 import pytest
 
+import jobs
 from offloop import Pool
 
 REPETITIONS = int(os.environ.get("OFFLOOP_REPETITIONS", "10"))

@@ -14,6 +14,7 @@ again.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,37 @@ if TYPE_CHECKING:
 _STORIES = 256
 
 _RESULT = Ending.RESULT
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """What the scheduler holds now, and what it has seen since it was made.
+
+    Attributes:
+        queued, delayed, sent: pending jobs that wait for a worker, wait for a retry, or
+            are with a worker.
+        workers, idle_workers: known workers, and those that have no job and may get
+            one.
+        submitted: jobs accepted.
+        completed, failed, cancelled, timed_out, lost, poisoned: jobs by their ending.
+        retried: runs that failed or were lost and will be tried again.
+        requeued: jobs that came back from a worker without having begun.
+    """
+
+    queued: int
+    delayed: int
+    sent: int
+    workers: int
+    idle_workers: int
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    timed_out: int
+    lost: int
+    poisoned: int
+    retried: int
+    requeued: int
 
 
 class Ledger:
@@ -141,6 +173,27 @@ class Ledger:
             job = self.jobs[job_id]
             job.move(JobState.QUEUED)
             self.queue.push_front(job)
+
+    def stats(self, workers: int, idle_workers: int) -> SchedulerStats:
+        """Return a snapshot, with what is said here about the workers."""
+        endings = self.endings
+        queued, delayed = self.queue.waiting, len(self.delays)
+        return SchedulerStats(
+            queued=queued,
+            delayed=delayed,
+            sent=len(self.jobs) - queued - delayed,
+            workers=workers,
+            idle_workers=idle_workers,
+            submitted=self.submitted,
+            completed=endings[Ending.RESULT],
+            failed=endings[Ending.ERROR],
+            cancelled=endings[Ending.CANCELLED],
+            timed_out=endings[Ending.TIMEOUT] + endings[Ending.RUN_TIMEOUT],
+            lost=endings[Ending.LOST],
+            poisoned=endings[Ending.POISON],
+            retried=self.retried,
+            requeued=self.requeued,
+        )
 
     def story(self, job_id: int) -> str:
         """Return what is known of a job, in one line; also of some that have ended."""

@@ -1,7 +1,7 @@
 """Which job goes to which worker, and what becomes of it: facts in, commands out.
 
     job_submitted   job_cancelled                  SendJob   RecallJobs   InterruptJob
-    job_finished    job_failed       ┌─────────┐
+    jobs_finished   job_failed       ┌─────────┐
     job_interrupted jobs_returned  ─▶│Scheduler│─▶  Settle
     worker_ready    worker_retiring  └─────────┘
     worker_lost     time_passed                    StopWorker   KillWorker
@@ -25,7 +25,6 @@ story.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -40,43 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from offloop.core.job import JobRecord
+    from offloop.core.ledger import SchedulerStats
 
 _SENT = JobState.SENT
 _DONE = JobState.DONE
 _FAILED = JobState.FAILED
 _CANCELLED = JobState.CANCELLED
 _RESULT = Ending.RESULT
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerStats:
-    """What the scheduler holds now, and what it has seen since it was made.
-
-    Attributes:
-        queued, delayed, sent: pending jobs that wait for a worker, wait for a retry, or
-        are
-            with a worker.
-        workers, idle_workers: known workers, and those that have no job and may get
-        one. submitted: jobs accepted. completed, failed, cancelled, timed_out, lost,
-        poisoned: jobs by their ending. retried: runs that failed or were lost and will
-        be tried again. requeued: jobs that came back from a worker without having
-        begun.
-    """
-
-    queued: int
-    delayed: int
-    sent: int
-    workers: int
-    idle_workers: int
-    submitted: int
-    completed: int
-    failed: int
-    cancelled: int
-    timed_out: int
-    lost: int
-    poisoned: int
-    retried: int
-    requeued: int
 
 
 class Scheduler:
@@ -179,25 +148,7 @@ class Scheduler:
 
     def stats(self) -> SchedulerStats:
         """Return a snapshot; it costs the same with any number of jobs and workers."""
-        ledger = self._ledger
-        endings = ledger.endings
-        queued, delayed = self._queue.waiting, len(ledger.delays)
-        return SchedulerStats(
-            queued=queued,
-            delayed=delayed,
-            sent=len(self._jobs) - queued - delayed,
-            workers=len(self._workers),
-            idle_workers=self._roster.idle,
-            submitted=ledger.submitted,
-            completed=endings[Ending.RESULT],
-            failed=endings[Ending.ERROR],
-            cancelled=endings[Ending.CANCELLED],
-            timed_out=endings[Ending.TIMEOUT] + endings[Ending.RUN_TIMEOUT],
-            lost=endings[Ending.LOST],
-            poisoned=endings[Ending.POISON],
-            retried=ledger.retried,
-            requeued=ledger.requeued,
-        )
+        return self._ledger.stats(len(self._workers), self._roster.idle)
 
     def story(self, job_id: int) -> str:
         """Return what is known of a job, in one line; also of some that have ended."""

@@ -463,7 +463,7 @@ class Supervision:
         if not self._ever_ready:
             self._give_up(f"no process could start: {reason}", now, commands)
         elif self._too_many(now):
-            count = f"{len(self._recent)} processes died within {self._period:g} s"
+            count = f"unasked deaths within {self._period:g} s: {len(self._recent)}"
             self._give_up(f"{count}; the last one: {reason}", now, commands)
         else:
             healthy = now - child.ready_at >= self._health

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from offloop.engines.scheduled import Call
+    from offloop.engines.call import Call
     from offloop.options import JobOptions
 
 T = TypeVar("T")

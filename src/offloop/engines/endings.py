@@ -14,7 +14,7 @@ from offloop.errors import (
 )
 
 if TYPE_CHECKING:
-    from offloop.engines.scheduled import Call
+    from offloop.engines.call import Call
     from offloop.handles import WorkerExit
 
 _CAUSES = {

@@ -25,7 +25,7 @@ from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
     from offloop.core.commands import Command
-    from offloop.engines.scheduled import Call
+    from offloop.engines.call import Call
     from offloop.options import PoolOptions
 
 # The scheduler's only worker: this process.
@@ -43,7 +43,7 @@ class InlineEngine(ScheduledEngine):
         super().__init__(options, max_credit=1)
         self._cache = FunctionCache()
         self._known: set[int] = set()
-        #: the `async def` job that runs now
+        #: the `async def` job that runs now; one that was given up is not it any more
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -60,7 +60,7 @@ class InlineEngine(ScheduledEngine):
     async def close(self) -> None:
         self.cancel_all()
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=self._options.grace)
         self._disarm()
 
     async def resize(self, max_workers: int) -> None:
@@ -73,11 +73,25 @@ class InlineEngine(ScheduledEngine):
 
     def _perform_rare(self, command: Command) -> None:
         match command:
-            case InterruptJob() | KillWorker():
+            case InterruptJob():
                 if self._task is not None:
                     self._task.cancel()
+            case KillWorker():
+                if self._task is not None:
+                    self._task.cancel()
+                    self._task = None
+                self._loop.call_soon(self._start_over)
             case RecallJobs():
                 raise AssertionError("unreachable: with credit 1, nothing waits here")
+
+    def _start_over(self) -> None:
+        """Do as if a worker had been killed and replaced: give up what it ran.
+
+        A coroutine that swallows its cancellation goes on, but nobody waits for it.
+        """
+        now = time.monotonic()
+        self._perform(self._scheduler.worker_lost(_HERE, None, None, now))
+        self._perform(self._scheduler.worker_ready(_HERE, now))
 
     def _run(self, call: Call) -> None:
         """Run the job that was sent, unless it was cancelled before it began."""
@@ -106,21 +120,20 @@ class InlineEngine(ScheduledEngine):
 
     async def _finish(self, call: Call, began: float, value: Any) -> None:
         """Await what an `async def` function gave, one or many."""
+        failure: BaseException | None = None
+        answer: tuple[bytes, list[Any]] = b"", []
         try:
             result = [await each for each in value] if call.many else await value
             answer = codec.encode_result(result, call.function.name)
-        except asyncio.CancelledError as error:
-            self._task = None
-            if call.handle.done():
-                self._reply(call, began, b"", [])  # the scheduler drops it
-            else:
-                self._fail(call, began, error)
-        except Exception as error:
-            self._task = None
-            self._fail(call, began, error)
-        else:
-            self._task = None
+        except (Exception, asyncio.CancelledError) as error:
+            failure = error
+        if self._task is not asyncio.current_task():
+            return  # given up
+        self._task = None
+        if failure is None or call.handle.done():  # of the latter, nobody hears
             self._reply(call, began, *answer)
+        else:
+            self._fail(call, began, failure)
 
     def _resolve(self, call: Call) -> Any:
         function = call.function

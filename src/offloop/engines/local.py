@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
-    from offloop.engines.scheduled import Call
+    from offloop.engines.call import Call
     from offloop.errors import StartError
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions

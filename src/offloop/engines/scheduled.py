@@ -20,47 +20,21 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop.core.commands import SendJob, Settle
-from offloop.core.job import Ending, JobRecord
+from offloop.core.job import Ending
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats
+from offloop.engines.call import Call
 from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, failures
-from offloop.wire.functions import Function, FunctionTable
+from offloop.wire.functions import FunctionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from offloop.core.commands import Command
     from offloop.options import JobOptions, PoolOptions
-
-
-class Call(JobRecord):
-    """A job's record with what its engine needs: one object for both."""
-
-    __slots__ = (
-        "arguments",
-        "buffers",
-        "function",
-        "last_worker",
-        "many",
-        "options",
-        "started_at",
-    )
-
-    #: what is called
-    function: Function
-    #: its encoded arguments, and the large ones beside them
-    arguments: bytes
-    buffers: list[bytes | bytearray]
-    #: `arguments` holds a list of argument tuples
-    many: bool
-    options: JobOptions
-    #: when the function was called last, in monotonic seconds; 0.0: not yet
-    started_at: float
-    #: number of the worker that has the job, or had it last
-    last_worker: int | None
 
 
 class ScheduledEngine(Engine):
