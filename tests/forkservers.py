@@ -11,7 +11,7 @@ from offloop import messages
 from offloop.handles import ForkserverHandle, WorkerHandle
 from offloop.wire import codec
 from offloop.wire.channel import Channel, make_context
-from offloop.wire.functions import FunctionTable
+from offloop.wire.functions import APPLY
 from offloop.wire.status import create_file
 
 if TYPE_CHECKING:
@@ -112,11 +112,9 @@ def _note(readable: asyncio.Future[None]) -> None:
 
 async def run(worker: WorkerHandle, fn: Callable[..., Any], *args: Any) -> Any:
     """Run a job in the worker and return its result; an error is raised here."""
-    function, args = FunctionTable().prepare(fn, args)
-    payload, buffers = codec.encode_call(args, {}, function.name)
-    call = (1, function.id, payload, len(buffers), 1, None, False)
-    definitions = [(function.id, function.definition)] if function.id else []
-    worker.channel.send((messages.JOBS, [call], definitions, []), buffers)
+    payload, buffers = codec.encode_call((fn, *args), {}, "a test's job")
+    call = (1, APPLY, payload, len(buffers), 1, None, False)
+    worker.channel.send((messages.JOBS, [call], [], []), buffers)
     kind, answers, _ = await receive(worker)
     assert kind == messages.RESULTS
     ((_, status, payload, count, _, _),) = answers

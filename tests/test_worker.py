@@ -8,6 +8,7 @@ can show is shown by a forked one at the end.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import os
 import pickle
@@ -21,7 +22,7 @@ import time
 import pytest
 
 import jobs
-from forkservers import forkserver, receive, run
+from forkservers import forkserver, run
 from offloop import context, current_job, messages
 from offloop import worker as module
 from offloop.errors import JobInterrupted, ResultNotEncodable
@@ -92,14 +93,17 @@ class Parent:
 
     def run(self, setup=None):
         """Let the worker serve until it leaves; returns its exit code."""
-        code = self.worker.run(None if setup is None else pickle.dumps(setup))
-        return code
+        return self.worker.run(None if setup is None else pickle.dumps(setup))
+
+    def serve(self, setup=None):
+        """Let the worker serve until a job has it told to leave, or interrupted."""
+        assert self.run(setup) == 0
+        assert self.hear() == (messages.READY, os.getpid())
 
     def finish(self):
         """Let the worker do what it was given, and leave."""
         self.say(messages.STOP)
-        assert self.run() == 0
-        assert self.hear() == (messages.READY, os.getpid())
+        self.serve()
 
     def hear(self):
         """Return the next message of the worker, with its answers as `Answer`s."""
@@ -228,7 +232,7 @@ def test_an_exception_is_an_answer_too(parent):
     bad, exits, fine = parent.answers()
     assert [bad.status, exits.status, fine.status] == [1, 1, 0]
     assert repr(bad.value) == "ValueError('bad')"
-    assert isinstance(exits.value, SystemExit)
+    assert exits.value.type_name == "SystemExit"
     assert fine.value == 2
 
 
@@ -273,16 +277,19 @@ def test_a_callable_in_the_arguments_is_applied(parent):
     assert [a.value for a in parent.answers()] == [42]
 
 
-def test_large_arguments_come_as_buffers_with_their_call(parent):
-    large = [bytes([n]) * 20_000 for n in range(3)]
+def test_large_arguments_come_as_buffers_with_their_call(parent, during):
+    during(lambda *args: [(len(value), set(value)) for value in args])
+    large = [bytes([n]) * (20_000 + n) for n in range(3)]
     parent.send(
-        parent.call(jobs.echo, large[0], large[1]),
-        parent.call(jobs.echo, 1),
-        parent.call(jobs.echo, large[2]),
+        parent.call(meanwhile, large[0], large[1]),
+        parent.call(meanwhile, b"small"),
+        parent.call(meanwhile, large[2]),
     )
     parent.finish()
-    values = [args for a in parent.answers() for args in [a.value[0]]]
-    assert values == [(large[0], large[1]), (1,), (large[2],)]
+    first, second, third = parent.answers()
+    assert first.value == [(20_000, {0}), (20_001, {1})]
+    assert second.value == [(5, set(b"small"))]
+    assert third.value == [(20_002, {2})]
 
 
 # Functions
@@ -404,10 +411,18 @@ def test_a_large_answer_with_nothing_behind_it_returns_nothing(parent):
     assert [message[0] for message in parent.all()] == [messages.RESULTS]
 
 
-def test_while_a_large_answer_is_on_its_way_the_page_goes_on_naming_its_job(parent):
+def test_after_a_large_answer_the_page_goes_on_naming_its_job(parent, monkeypatch):
+    seen = []
+
+    def idle():
+        seen.append(parent.page.running())
+        parent.say(messages.STOP)
+
+    monkeypatch.setattr(module, "_IDLE", 0.001)
+    monkeypatch.setattr(module, "_return_freed_memory", idle)
     job = parent.submit(jobs.echo, b"x" * 40_000)
-    parent.finish()
-    assert parent.page.running() == job
+    parent.serve()
+    assert seen == [job]
 
 
 def test_more_jobs_than_the_page_has_slots(parent):
@@ -424,10 +439,12 @@ def test_more_jobs_than_the_page_has_slots(parent):
 
 
 def recall(parent, *numbers):
-    """Ask jobs back, and see to it that the worker can read that."""
+    """Ask jobs back, and see to it that the worker can read that; STOP follows."""
+    assert not parent.theirs.wants_reading()
     parent.page.ask_attention(True)
     parent.say(messages.RECALL, list(numbers))
     wait_until_readable(parent.theirs)
+    parent.say(messages.STOP)
 
 
 def test_jobs_that_have_not_begun_are_given_back(parent, during):
@@ -438,7 +455,7 @@ def test_jobs_that_have_not_begun_are_given_back(parent, during):
         parent.call(jobs.add, 3),
         parent.call(jobs.add, 4),
     )
-    parent.finish()
+    parent.serve()
     returned, results = parent.all()
     assert returned == (messages.RETURNED, [3, 4])
     assert [a.job for a in results[1]] == [1, 2]
@@ -447,7 +464,7 @@ def test_jobs_that_have_not_begun_are_given_back(parent, during):
 def test_all_that_waits_may_be_recalled(parent, during):
     during(lambda: recall(parent, 2))
     parent.send(parent.call(meanwhile), parent.call(jobs.add, 2))
-    parent.finish()
+    parent.serve()
     returned, results = parent.all()
     assert returned == (messages.RETURNED, [2])
     assert [a.job for a in results[1]] == [1]
@@ -464,23 +481,22 @@ def test_a_recall_that_comes_too_late_is_answered_too(parent):
 
 def test_the_signal_gives_jobs_back_while_a_long_one_runs(parent, during):
     def run_long():
+        parent.hear()
         recall(parent, 2)
         signal.raise_signal(messages.WAKE_SIGNAL)
-        return parent.channel.receive()
+        return parent.hear()
 
     during(run_long)
     parent.send(parent.call(meanwhile), parent.call(jobs.add, 2))
-    parent.say(messages.STOP)
     assert parent.run() == 0
     (answer,) = parent.answers()
-    assert answer.value == (messages.READY, os.getpid())
-    # READY was still unread; what was given back came next.
+    assert answer.value == (messages.RETURNED, [2])
 
 
 # Stopping
 
 
-def test_it_leaves_when_told_to_and_finishes_its_inbox_first(parent, during):
+def test_told_to_leave_it_finishes_its_inbox_first(parent, during):
     def stop():
         parent.page.ask_attention(True)
         parent.say(messages.STOP)
@@ -488,8 +504,7 @@ def test_it_leaves_when_told_to_and_finishes_its_inbox_first(parent, during):
 
     during(stop)
     parent.send(parent.call(meanwhile), parent.call(jobs.add, 2))
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     assert [a.job for a in parent.answers()] == [1, 2]
 
 
@@ -522,8 +537,7 @@ def test_an_interrupted_job_is_stopped_and_the_worker_leaves(parent, during):
     during(loop)
     parent.submit(jobs.add, 1)
     parent.send(parent.call(meanwhile), parent.call(jobs.add, 3))
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     first, second = parent.answers()
     assert (first.job, first.status) == (1, messages.OK)
     assert (second.job, second.status) == (2, messages.INTERRUPTED)
@@ -539,14 +553,11 @@ def test_an_interrupt_for_another_job_does_nothing(parent, during):
     assert [a.status for a in parent.answers()] == [messages.OK]
 
 
-def test_a_signal_between_jobs_does_nothing(parent, during):
+def test_a_signal_outside_of_a_job_does_nothing(parent):
     parent.page.interrupt(1)
     parent.submit(jobs.add, 1)
-    parent.run_setup = None
-    parent.say(messages.STOP)
-    assert parent.run((signal.raise_signal, (signal.SIGCHLD,))) == 0
+    parent.finish()
     signal.raise_signal(messages.WAKE_SIGNAL)
-    parent.hear()
     assert [a.status for a in parent.answers()] == [messages.OK]
 
 
@@ -561,8 +572,7 @@ def test_a_job_is_asked_to_stop_only_once(parent, during):
     done = []
     during(cleans_up_slowly)
     parent.submit(meanwhile)
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     assert [a.status for a in parent.answers()] == [messages.INTERRUPTED]
     assert done == [True]
 
@@ -584,8 +594,7 @@ def test_a_job_that_swallows_the_request_answers_and_the_next_can_be_asked(
     parent.submit(meanwhile)
     parent.submit(meanwhile)
     parent.say(messages.STOP)  # for a worker that would go on
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     first, second = parent.answers()
     assert (first.status, first.value) == (messages.OK, "swallowed")
     assert second.status == messages.INTERRUPTED
@@ -611,8 +620,7 @@ class _Interrupted(Worker):
 def test_an_interrupt_at_the_very_end_of_a_job_counts_for_that_job(make, fn):
     parent = make(_Interrupted)
     job = parent.submit(fn)
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     (answer,) = parent.answers()
     assert (answer.job, answer.status) == (job, messages.INTERRUPTED)
 
@@ -657,8 +665,7 @@ def test_idle_it_gives_memory_back_once_and_waits_on(parent, monkeypatch):
 
     monkeypatch.setattr(module, "_IDLE", 0.001)
     monkeypatch.setattr(module, "_return_freed_memory", trim)
-    assert parent.run() == 0
-    parent.hear()
+    parent.serve()
     assert [a.value for a in parent.answers()] == [1, 1]
     assert len(trimmed) == 2
 
@@ -691,65 +698,59 @@ def test_memory_is_left_alone_where_it_is_not(monkeypatch, platform):
 # A process of its own
 
 
-def signal_handlers():
-    ignored = [signal.SIGINT]
-    usual = [signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP]
-    return (
-        {signal.getsignal(one) for one in ignored} == {signal.SIG_IGN},
-        {signal.getsignal(one) for one in usual} == {signal.SIG_DFL},
-        signal.set_wakeup_fd(-1) == -1,
-    )
-
-
-def random_numbers():
-    numpy_random = sys.modules.get("numpy.random")
-    return random.random(), numpy_random and numpy_random.random()
-
-
-def main_module():
-    return sorted(vars(sys.modules["__main__"])), sys.argv
-
-
-def leave_noisily(path):
-    import atexit
-    from pathlib import Path
-
-    atexit.register(Path(path).touch)
-    sys.stdout.write("unflushed words")
-    sys.stderr = None
-
-
 async def test_a_forked_worker_is_a_clean_process(tmp_path):
+    def signals():
+        handlers = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        return [*handlers, signal.set_wakeup_fd(-1)]
+
+    def main_module():
+        return sorted(vars(sys.modules["__main__"])), sys.argv
+
     async with forkserver(str(tmp_path)) as server:
         worker = await server.hired(1)
         assert await run(worker, jobs.pid) == worker.pid
-        assert await run(worker, signal_handlers) == (True, True, True)
+        assert await run(worker, threading.active_count) == 1
+        ignored, *usual = await run(worker, signals)
+        assert ignored == signal.SIG_IGN
+        assert usual == [signal.SIG_DFL, signal.SIG_DFL, -1]
         names, argv = await run(worker, main_module)
         assert names == ["__doc__", "__loader__", "__name__", "__package__", "__spec__"]
         assert argv == [""]
-        assert "asyncio" not in await run(worker, jobs.modules)
-        assert await run(worker, threading.active_count) == 1
 
 
 @pytest.mark.parametrize("preload", [[], ["numpy.random"]])
 async def test_no_two_workers_have_the_same_random_numbers(tmp_path, preload):
-    async with forkserver(str(tmp_path), preload) as server:
-        first = await run(await server.hired(1), random_numbers)
-        second = await run(await server.hired(2), random_numbers)
+    def numbers():
+        numpy_random = sys.modules.get("numpy.random")
+        return random.random(), numpy_random and numpy_random.random()
+
+    one_thread = {"OPENBLAS_NUM_THREADS": "1"}
+    async with forkserver(str(tmp_path), preload, **one_thread) as server:
+        first = await run(await server.hired(1), numbers)
+        second = await run(await server.hired(2), numbers)
         assert first[0] != second[0]
         assert (first[1] is None) == (second[1] is None) == (not preload)
         assert not preload or first[1] != second[1]
 
 
-async def test_leaving_it_does_what_an_interpreter_does_at_its_end(tmp_path, capfd):
+@pytest.mark.parametrize("words", ["unflushed words", None])
+async def test_leaving_it_does_what_an_interpreter_does(tmp_path, capfd, words):
     touched = tmp_path / "touched"
+
+    def prepare():
+        atexit.register(touched.touch)
+        if words is None:
+            sys.stdout = sys.stderr = None
+        else:
+            sys.stdout.write(words)
+
     async with forkserver(str(tmp_path)) as server:
         worker = await server.hired(1)
-        await run(worker, leave_noisily, str(touched))
+        await run(worker, prepare)
         worker.channel.send((messages.STOP,))
         assert (await server.heard(messages.EXITED))[2] == 0
     assert touched.exists()
-    assert capfd.readouterr().out == "unflushed words"
+    assert capfd.readouterr() == (words or "", "")
 
 
 async def test_a_crash_leaves_its_last_words_and_names_its_job(tmp_path):

@@ -35,6 +35,10 @@ _BOOTSTRAP = (
 )
 
 
+# Seconds that a forkserver gets to go when it was sent away.
+PATIENCE = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
     """How a worker process ended.
@@ -156,6 +160,8 @@ class ForkserverHandle:
         self._fd = self._lifeline.fileno()
         self._open = True
         self._ended = asyncio.Event()
+        #: set by the keeper; None until the process exists
+        self._process: subprocess.Popen[bytes] | None = None
         #: why it could not be started; "" if it could
         self.failure = ""
         command = [
@@ -199,8 +205,17 @@ class ForkserverHandle:
             self._lifeline.close()
 
     async def gone(self) -> None:
-        """Wait until the process has ended, and its keeper with it."""
-        await self._ended.wait()
+        """Wait until the process has ended, and its keeper with it.
+
+        One that does not listen, because somebody has stopped it, is killed after
+        PATIENCE seconds; its workers die of that.
+        """
+        try:
+            await asyncio.wait_for(self._ended.wait(), PATIENCE)
+        except TimeoutError:
+            if self._process is not None:
+                self._process.kill()
+            await self._ended.wait()
         self._keeper.join()  # its last statement was to wake us
 
     def _keep(
@@ -213,7 +228,7 @@ class ForkserverHandle:
         live as long as the child does.
         """
         try:
-            process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[line.fileno()],
@@ -223,8 +238,8 @@ class ForkserverHandle:
             self.failure = f"the forkserver cannot be started: {error}"
         finally:
             line.close()
-        if not self.failure:
-            process.wait()
+        if self._process is not None:
+            self._process.wait()
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
             self._loop.call_soon_threadsafe(self._ended.set)
 

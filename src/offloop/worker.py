@@ -236,6 +236,7 @@ class Worker:
             function, name = self._resolve(function_id)
             args, kwargs = codec.decode_call(payload, buffers)
             self._call = call
+            self._asked = False
             self._in_job = job
             if many:
                 value = [_call(function, items, {}) for items in args[0]]

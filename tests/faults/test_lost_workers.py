@@ -141,6 +141,18 @@ async def test_a_stopped_worker_is_killed_when_its_job_is_out_of_time(gate):
         assert await pool.run(jobs.add, 1, 1) == 2
 
 
+@pytest.mark.slow
+async def test_a_stopped_forkserver_does_not_keep_the_pool_from_closing():
+    pool = await Pool(1, grace=0.01).start()
+    worker = psutil.Process(await pool.run(jobs.pid))
+    forkserver = worker.parent()
+    forkserver.suspend()
+    await pool.close()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], 10)
+    assert not alive
+    assert not forkserver.is_running()
+
+
 def psutil_gone(pid):
     """Wait, on leaving, until a process is gone."""
     import contextlib

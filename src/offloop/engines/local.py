@@ -11,6 +11,7 @@ jobs to workers and brings back what became of them.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from math import inf
@@ -25,8 +26,6 @@ from offloop.supervisor import Supervisor
 from offloop.wire import codec, status
 
 if TYPE_CHECKING:
-    import asyncio
-
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
@@ -418,7 +417,10 @@ class LocalEngine(ScheduledEngine):
             self._all_gone = self._loop.create_future()
             deadline = time.monotonic() + self._options.grace + _LEAVE_TIME
             self._supervisor.dismiss(deadline)
-            await self._all_gone
+            # Killed at the deadline, they are gone a moment later; only a forkserver
+            # that somebody has stopped does not tell.
+            limit = self._options.grace + _LEAVE_TIME + 1.0
+            await asyncio.wait([self._all_gone], timeout=limit)
 
 
 def _encode_setup(options: PoolOptions) -> bytes | None:

@@ -79,9 +79,9 @@ class Channel:
     def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         """Hand a message over; never blocks, because the queue has no limit.
 
-        Buffers are not copied: they must not change any more. Lost is what is sent to an
-        end that has gone (whoever watches its process soon knows), or by the bound end
-        before it has heard from the other.
+        Buffers are not copied: they must not change any more. What is sent to an end
+        that has gone is lost (whoever watches its process soon knows), as is what the
+        bound end sends before the other has come.
         """
         envelope = pickle.dumps(message, 5)
         try:
