@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import shutil
 import sys
 import tempfile
@@ -73,6 +74,15 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setattr(tempfile, "tempdir", None)
         yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def own_runtime(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Give one test a runtime directory that no other pool of the session is in."""
+    directory = tempfile.mkdtemp(prefix="o", dir=runtime)
+    monkeypatch.setenv("OFFLOOP_RUNTIME_DIR", directory)
+    yield directory
+    os.rmdir(directory)
 
 
 if sys.platform == "linux":

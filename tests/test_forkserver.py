@@ -73,6 +73,8 @@ async def test_it_forks_workers_and_tells_of_their_ends(folder, system):
         assert peak > 1_000_000
         assert before < ended < time.monotonic()
         assert await run(second, jobs.pid) == second.pid
+        second.channel.send((messages.STOP,))
+        assert (await server.heard(messages.EXITED))[:3] == (2, second.pid, 0)
 
 
 async def test_it_passes_signals_on(folder, system):
@@ -120,6 +122,12 @@ async def test_a_worker_that_cannot_even_begin_shows_why(folder, capfd):
         code = (await server.heard(messages.EXITED))[2]
         assert code == 1
     assert "too long" in capfd.readouterr().err
+
+
+async def test_orders_that_it_does_not_know_are_passed_over(folder):
+    async with forkserver(str(folder)) as server:
+        server.handle.order((99, "from a later version"))
+        await server.hired(1)
 
 
 # Modules
@@ -195,12 +203,14 @@ async def test_dismissed_it_kills_its_workers_and_leaves_the_folder(folder, syst
 
 
 async def test_abandoned_it_kills_its_workers_and_removes_the_folder(folder, system):
+    """Its parent hangs up while no goodbye finds room in the line."""
     async with forkserver(str(folder), **system) as server:
         worker = psutil.Process((await server.hired(1)).pid)
-        server.hire(2)  # its end comes with that of the line
-        server.handle._loop.remove_reader(server.handle._fd)
-        server.handle._lifeline.close()
-        server.handle._open = False
+        process = worker.parent()
+        process.suspend()
+        server.handle.order((messages.SETUP, bytes(3_000_000)))
+        server.handle.hang_up()
+        process.resume()
         await server.handle.gone()
         assert not worker.is_running()
         assert not folder.exists()
@@ -301,6 +311,12 @@ def test_where_the_kernel_cannot_be_asked_the_parent_is_compared(
 ):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert module._tie_to_parent(parent, 9999) is lives
+
+
+def test_a_parent_that_is_gone_cannot_be_watched():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    assert module._open_parent(process.pid) is None
 
 
 def test_where_there_is_no_proc_pythons_threads_count(monkeypatch):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from forkservers import Forkserver, forkserver
-from offloop import messages
+from offloop import handles, messages
 from offloop.handles import ForkserverHandle, WorkerExit
 from offloop.wire.status import StatusPage
 
@@ -36,7 +36,7 @@ async def test_a_worker_is_signalled_through_its_pidfd(tmp_path):
     async with forkserver(str(tmp_path)) as server:
         worker = await server.hired(1)
         worker.send_signal(signal.SIGKILL)
-        number, pid, code, peak, ended = await server.heard(messages.EXITED)
+        number, pid, code, *_ = await server.heard(messages.EXITED)
         assert (number, pid, code) == (1, worker.pid, -signal.SIGKILL)
         worker.send_signal(signal.SIGKILL)  # gone: that is no error
 
@@ -108,6 +108,26 @@ async def test_it_runs_with_the_flags_of_this_interpreter_and_its_path(
     monkeypatch.syspath_prepend(str(tmp_path))
     async with forkserver(str(tmp_path), ["only_here"]):
         pass
+
+
+async def test_one_that_does_not_listen_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(handles, "PATIENCE", 0.01)
+    async with forkserver(str(tmp_path)) as server:
+        worker = psutil.Process((await server.hired(1)).pid)
+        process = worker.parent()
+        process.suspend()
+        server.handle.hang_up()
+        await server.handle.gone()
+        assert not process.is_running()
+
+
+async def test_one_that_does_not_exist_yet_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(handles, "PATIENCE", 0)
+    heard = []
+    handle = ForkserverHandle(str(tmp_path), [], dict(os.environ), heard.append)
+    handle.hang_up()
+    await handle.gone()
+    assert heard == []
 
 
 async def test_hearing_may_hang_up_at_once(tmp_path):

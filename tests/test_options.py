@@ -28,13 +28,13 @@ def test_what_is_no_time_is_a_type_error(given):
 
 @pytest.mark.parametrize("given", [0, -1, nan, inf, timedelta()])
 def test_a_time_must_be_above_zero_and_finite(given):
-    with pytest.raises(ValueError, match="timeout must be .* above 0, not"):
+    with pytest.raises(ValueError, match=r"timeout must be .* above 0, not"):
         JobOptions(timeout=given)
 
 
 def test_a_time_with_a_least_value_may_be_it():
     assert PoolOptions(grace=0).grace == 0.0
-    with pytest.raises(ValueError, match="grace must be .* at least 0, not -1"):
+    with pytest.raises(ValueError, match=r"grace must be .* at least 0, not -1"):
         PoolOptions(grace=-1)
 
 
@@ -220,5 +220,5 @@ def test_the_environment_overrides_the_engine(monkeypatch):
 
 def test_an_engine_that_does_not_exist(monkeypatch):
     monkeypatch.setenv("OFFLOOP_ENGINE", "gevent")
-    with pytest.raises(ValueError, match="engine is one of local, .*, not 'gevent'"):
+    with pytest.raises(ValueError, match=r"engine is one of local, .*, not 'gevent'"):
         chosen_engine("local")

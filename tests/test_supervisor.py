@@ -115,15 +115,15 @@ async def test_the_wanted_number_is_started(runtime):
         assert one.supervisor.started == 3
 
 
-async def test_sockets_are_private_and_gone_once_connected(runtime):
+async def test_sockets_are_private_and_gone_once_connected(own_runtime):
     async with conductor(1) as one:
-        (folder,) = os.listdir(runtime)
-        path = f"{runtime}/{folder}"
+        (folder,) = os.listdir(own_runtime)
+        path = f"{own_runtime}/{folder}"
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
         assert os.listdir(path) == ["1"]
         await one.ready()
         assert os.listdir(path) == []
-    assert os.listdir(runtime) == []
+    assert os.listdir(own_runtime) == []
 
 
 async def test_scaling_starts_and_retires_workers():
@@ -159,14 +159,14 @@ async def test_who_is_still_there_at_the_deadline_is_killed():
         assert exit.signal == "SIGKILL"
 
 
-async def test_closing_at_once_ends_workers_that_are_starting(runtime):
+async def test_closing_at_once_ends_workers_that_are_starting(own_runtime):
     async with conductor(2) as one:
         pass
     for _ in range(2):
         _, exit = await one.told("gone")
         assert (exit.pid, exit.code) == (None, None)
     assert one.silent()
-    assert os.listdir(runtime) == []
+    assert os.listdir(own_runtime) == []
 
 
 async def test_closing_what_was_never_started_is_harmless():
@@ -372,6 +372,24 @@ async def test_beside_a_thread_no_worker_is_forked(tmp_path, write_module):
         await asyncio.to_thread(psutil.wait_procs, [forkserver], _PATIENCE)
         assert not forkserver.is_running()  # without a worker it was let go
         await one.ready(2)
+
+
+async def test_the_loss_of_an_old_forkserver_spares_the_workers_of_the_new(
+    write_module,
+):
+    thread = write_module("starts_a_thread", _STARTS_A_THREAD)
+    async with conductor(1) as one:
+        (old,) = await one.ready()
+        one.supervisor.learn(thread)
+        one.supervisor.scale(2)
+        (beside,) = await one.ready()
+        one.supervisor.scale(3)
+        (new,) = await one.ready()
+        psutil.Process(parent(old)).kill()
+        lost = [await one.told("gone") for _ in range(2)]
+        assert {worker for worker, _ in lost} == {old, beside}
+        replaced = await one.ready(2)
+        assert {parent(worker) for worker in replaced} == {parent(new)}
 
 
 # Surroundings

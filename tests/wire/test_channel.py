@@ -39,11 +39,11 @@ class Ends:
 
 
 @pytest.fixture
-def ends(runtime):
+def ends(own_runtime):
     """Return two ends; the directory's name is short enough for a socket."""
-    with Ends(f"{runtime}/line") as both:
+    with Ends(f"{own_runtime}/line") as both:
         yield both
-    assert os.listdir(runtime) == []
+    assert os.listdir(own_runtime) == []
 
 
 def wait_readable(channel):

@@ -1,4 +1,4 @@
-"""What a worker notes on its page is what its parent reads there, even after a death."""
+"""What a worker notes on its page its parent reads there, even after a death."""
 
 from __future__ import annotations
 
