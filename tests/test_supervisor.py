@@ -346,6 +346,12 @@ async def test_a_module_that_fails_is_not_forced_on_the_next_forkserver(
         assert len(log.read_text().split()) == 1
 
 
+async def told_of_the_thread(one):
+    """Wait until the forkserver has said that it is not alone any more."""
+    while one.supervisor._forkserver is not None:
+        await asyncio.sleep(0)
+
+
 async def test_beside_a_thread_no_worker_is_forked(tmp_path, write_module):
     log = tmp_path / "log"
     thread = write_module("starts_a_thread", _STARTS_A_THREAD)
@@ -359,6 +365,7 @@ async def test_beside_a_thread_no_worker_is_forked(tmp_path, write_module):
         one.supervisor.scale(2)  # asked for before the answers have come
         (beside,) = await one.ready()
         assert parent(beside) == forkserver.pid
+        await told_of_the_thread(one)
         one.supervisor.learn(later)  # there is nobody to tell now
         one.supervisor.scale(3)
         (new,) = await one.ready()
@@ -383,6 +390,7 @@ async def test_the_loss_of_an_old_forkserver_spares_the_workers_of_the_new(
         one.supervisor.learn(thread)
         one.supervisor.scale(2)
         (beside,) = await one.ready()
+        await told_of_the_thread(one)
         one.supervisor.scale(3)
         (new,) = await one.ready()
         psutil.Process(parent(old)).kill()
