@@ -17,7 +17,7 @@ import pytest
 import jobs
 from forkservers import Forkserver, forkserver, run
 from offloop import forkserver as module
-from offloop import messages
+from offloop import messages, worker
 from offloop.wire.lifeline import Lifeline
 
 
@@ -323,6 +323,7 @@ def test_where_there_is_no_proc_pythons_threads_count(monkeypatch):
     def missing(path):
         raise FileNotFoundError(path)
 
-    assert module._thread_count() >= threading.active_count()
+    assert worker.thread_count() >= threading.active_count()
     monkeypatch.setattr(os, "listdir", missing)
-    assert module._thread_count() == threading.active_count()
+    assert worker.thread_count() == threading.active_count()
+    assert worker._footprint() == (threading.active_count(), 0)

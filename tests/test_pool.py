@@ -564,20 +564,23 @@ async def test_a_module_that_proved_harmless_is_there_in_later_workers():
         assert "colorsys" in await pool.run(jobs.modules)
 
 
-async def test_a_module_that_starts_a_thread_is_left_to_the_workers(tmp_path):
+@pytest.mark.parametrize(
+    "effect",
+    [
+        "import threading as t; t.Thread(target=t.Event().wait, daemon=True).start()",
+        "import socket; connection = socket.socket()",
+    ],
+)
+async def test_a_module_that_begins_something_is_left_to_the_workers(tmp_path, effect):
+    (tmp_path / "begins.py").write_text(f"{effect}\ndef answer(): return 42\n")
+    module = types.ModuleType("begins")
+    exec("def answer(): return 42", vars(module))
     async with Pool(1) as pool:
-        (tmp_path / "starts_a_thread.py").write_text(
-            "import threading\n"
-            "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-            "def answer(): return 42\n"
-        )
         await pool.run(sys.path.append, str(tmp_path))
-        module = types.ModuleType("starts_a_thread")
-        exec("def answer(): return 42", vars(module))
-        sys.modules["starts_a_thread"] = module
+        sys.modules["begins"] = module
         try:
             assert await pool.run(module.answer) == 42
         finally:
-            del sys.modules["starts_a_thread"]
+            del sys.modules["begins"]
         await asyncio.wait([pool.submit(jobs.die_by, signal.SIGKILL)])
-        assert "starts_a_thread" not in await pool.run(jobs.modules)
+        assert "begins" not in await pool.run(jobs.modules)

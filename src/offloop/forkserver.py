@@ -164,15 +164,17 @@ class Forkserver:
         The worker saw no thread begin. Should one begin here all the same, the parent
         is told and replaces this process, because forking beside a thread is not safe.
         """
-        before = _thread_count()
+        before = worker.thread_count()
+        reason = ""
         try:
             importlib.import_module(module)
-            reason = "" if _thread_count() == before else "its import starts a thread"
+            if worker.thread_count() != before:
+                reason = "its import starts a thread"
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
         gc.collect()
         gc.freeze()
-        alone = _thread_count() == 1
+        alone = worker.thread_count() == 1
         self._lifeline.send((messages.LEARNED, module, reason, alone))
 
     def _signal(self, number: int, signum: int) -> None:
@@ -279,22 +281,12 @@ def _preload(lifeline: Lifeline, modules: list[str]) -> bool:
         except BaseException:
             lifeline.send((messages.FAILED, module, traceback.format_exc()))
             return False
-    if _thread_count() > 1:
+    if worker.thread_count() > 1:
         names = ", ".join(modules)
         text = f"importing {names} started a thread; no worker can be forked beside one"
         lifeline.send((messages.FAILED, names, text))
         return False
     return True
-
-
-def _thread_count() -> int:
-    """Return how many threads this process has, those of C libraries included."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except FileNotFoundError:
-        import threading
-
-        return threading.active_count()
 
 
 def _open_parent(parent: int) -> int | None:

@@ -103,7 +103,7 @@ class Worker:
         self._buffers: list[Any] = []
         #: when the oldest of `_answers` was ready, in monotonic nanoseconds
         self._held_since = 0
-        #: modules imported for a function without a thread being started
+        #: modules imported for a function that left no thread and no open file
         self._imported: list[str] = []
         #: number of the job whose user code is on the stack now; 0 for none
         self._in_job = 0
@@ -271,12 +271,13 @@ class Worker:
     def _resolve(self, identity: int) -> tuple[Callable[..., Any], str]:
         found = self._resolved.get(identity)
         if found is None:
-            threads = threading.active_count()
+            before = _footprint()
             function = self._functions.get(identity)
             name = getattr(function, "__qualname__", None) or repr(function)
             found = self._resolved[identity] = (function, name)
-            # The parent's forkserver may import these too: nothing began beside them.
-            if threading.active_count() == threads:
+            # The parent's forkserver may import these too: they began no thread, and
+            # opened nothing (a connection, say) that all workers would then share.
+            if _footprint() == before:
                 self._imported.extend(self._functions.imported)
             self._functions.imported.clear()
         return found
@@ -335,6 +336,22 @@ def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> An
 
         return asyncio.run(value)
     return value
+
+
+def thread_count() -> int:
+    """Return how many threads this process has, those of C libraries included."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return threading.active_count()
+
+
+def _footprint() -> tuple[int, int]:
+    """Return the numbers of threads and of open files, as far as they can be told."""
+    try:
+        return thread_count(), len(os.listdir("/proc/self/fd"))
+    except FileNotFoundError:
+        return thread_count(), 0
 
 
 def _reset_signals() -> None:
