@@ -58,7 +58,7 @@ def take(runtime: str) -> Snapshot:
         processes=_processes(),
         threads=set(threading.enumerate()),
         descriptors=_descriptors(),
-        files=_entries(runtime) | _entries("/dev/shm"),
+        files=_entries(runtime) | _shared_blocks(),
     )
 
 
@@ -126,6 +126,14 @@ def _descriptors() -> set[tuple[int, str]]:
 
 def _entries(directory: str) -> set[str]:
     return {f"{directory}/{name}" for name in os.listdir(directory)}
+
+
+def _shared_blocks() -> set[str]:
+    """Return what may be ours in shared memory, where browsers and others live too."""
+    ours = ("offloop", "psm_", "sem.mp-")
+    return {
+        path for path in _entries("/dev/shm") if path.startswith(ours, len("/dev/shm/"))
+    }
 
 
 def _wait_processes(pids: set[int], patience: float) -> list[str]:
