@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-pytest_plugins = ["pytester", "gates"]
+pytest_plugins = ["pytester", "gates", "worker_parent"]
 
 
 @pytest.hookimpl(tryfirst=True)

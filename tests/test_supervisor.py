@@ -69,6 +69,7 @@ class Conductor:
         while worker.channel.wants_reading():
             message = worker.channel.receive_nowait()
             if message is not None and message[0] == messages.READY:
+                worker.pid = message[1]  # the forkserver may tell it a moment later
                 self.supervisor.worker_ready(worker)
                 self._told["ready"].put_nowait(worker)
             elif message is not None:
@@ -191,6 +192,7 @@ async def test_a_worker_that_is_killed_is_replaced_in_its_slot():
         assert third.number not in (first.number, second.number)
 
 
+@pytest.mark.slow
 async def test_after_a_second_death_the_next_start_waits_for_its_delay():
     async with conductor(1) as one:
         for _ in range(3):
@@ -248,6 +250,7 @@ async def test_a_set_up_that_kills_says_nothing_more_than_that():
         assert error.output == ""
 
 
+@pytest.mark.slow
 async def test_a_set_up_reaches_each_worker_and_each_forkserver(gate):
     began = gate()
     async with conductor(1, setup=(jobs.reach, (str(began),))) as one:

@@ -1,196 +1,22 @@
-"""A worker, driven in this process by a parent's end of its channel and page.
-
-All that the parent says is queued before the worker is run, or said by a job while it
-runs (`_meanwhile`), so the order of things is certain. What only a process of its own
-can show is shown by a forked one at the end.
-"""
+"""Receive, run, reply: a worker, driven in this process by its parent's end."""
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import ctypes
-import io
 import os
 import pickle
-import random
-import select
 import signal
 import sys
-import threading
 import time
 
 import pytest
 
 import jobs
-from forkservers import forkserver, run
 from offloop import context, current_job, messages
 from offloop import worker as module
-from offloop.errors import JobInterrupted, ResultNotEncodable
-from offloop.wire import codec
-from offloop.wire.channel import Channel, make_context
-from offloop.wire.functions import APPLY, FunctionTable
-from offloop.wire.status import SLOTS, StatusPage, create_file
-from offloop.worker import Worker
-
-NUMBER = 3
-
-#: what the job `meanwhile` does; set by a test
-_meanwhile = None
-
-
-def meanwhile(*args):
-    """Do what the test wants to happen while a job runs."""
-    return _meanwhile(*args)
-
-
-class Parent:
-    """The parent's end of a worker that runs in this process."""
-
-    def __init__(self, path, kind=Worker):
-        self.contexts = make_context(), make_context()
-        self.channel, self.theirs = map(Channel, self.contexts)
-        self.channel.bind(path)
-        self.theirs.connect(path)
-        self.theirs.send(("here",))  # before that the parent must not send
-        assert self.channel.receive() == ("here",)
-        self.file = create_file()
-        self.page, self.their_page = StatusPage(self.file), StatusPage(self.file)
-        self.worker = kind(NUMBER, self.theirs, self.their_page)
-        self.functions = FunctionTable()
-        self._known = set()
-        self._last_job = 0
-
-    def call(self, fn, *args, attempt=1, deadline=None, many=False):
-        """Return the call of a new job and its buffers, and define what it needs."""
-        self._last_job += 1
-        function, args = self.functions.prepare(fn, args)
-        payload, buffers = codec.encode_call(args, {}, function.name)
-        definition = []
-        if function.id != APPLY and function.id not in self._known:
-            self._known.add(function.id)
-            definition = [(function.id, function.definition)]
-        count = len(buffers)
-        job = self._last_job
-        call = (job, function.id, payload, count, attempt, deadline, many)
-        return call, definition, buffers
-
-    def send(self, *calls, forgotten=()):
-        """Put jobs into the inbox; returns their numbers."""
-        definitions = [one for _, definition, _ in calls for one in definition]
-        buffers = [one for _, _, buffers in calls for one in buffers]
-        bare = [call for call, _, _ in calls]
-        message = (messages.JOBS, bare, definitions, list(forgotten))
-        self.channel.send(message, buffers)
-        return [call[0] for call in bare]
-
-    def submit(self, fn, *args, **about):
-        """Put one job into the inbox; returns its number."""
-        (job,) = self.send(self.call(fn, *args, **about))
-        return job
-
-    def say(self, *message):
-        self.channel.send(message)
-
-    def run(self, setup=None):
-        """Let the worker serve until it leaves; returns its exit code."""
-        return self.worker.run(None if setup is None else pickle.dumps(setup))
-
-    def serve(self, setup=None):
-        """Let the worker serve until a job has it told to leave, or interrupted."""
-        assert self.run(setup) == 0
-        assert self.hear() == (messages.READY, os.getpid())
-
-    def finish(self):
-        """Let the worker do what it was given, and leave."""
-        self.say(messages.STOP)
-        self.serve()
-
-    def hear(self):
-        """Return the next message of the worker, with its answers as `Answer`s."""
-        message = self.channel.receive()
-        if message[0] != messages.RESULTS:
-            return message
-        _, answers, imported = message
-        return messages.RESULTS, [Answer(self.channel, *a) for a in answers], imported
-
-    def answers(self):
-        """Return the answers of all messages up to now, in order."""
-        found = []
-        for kind, *rest in self.all():
-            if kind == messages.RESULTS:
-                found += rest[0]
-        return found
-
-    def all(self):
-        """Return all messages up to now; the worker has ended."""
-        self.theirs.send(("end",))
-        found = []
-        while (message := self.hear()) != ("end",):
-            found.append(message)
-        return found
-
-    def close(self):
-        for end in (self.channel, self.theirs, self.page, self.their_page):
-            end.close()
-        for one in self.contexts:
-            one.destroy()
-        os.close(self.file)
-
-
-class Answer:
-    """What a worker said of one job."""
-
-    def __init__(self, channel, job, status, payload, count, started, run_time):
-        self.job = job
-        self.status = status
-        self.buffers = channel.receive_buffers(count)
-        self.value = None
-        if status == messages.OK:
-            self.value = codec.decode(payload, self.buffers)
-        elif status == messages.ERROR:
-            self.value = codec.decode_error(payload)
-        self.started = started
-        self.run_time = run_time
-
-
-@pytest.fixture
-def make(runtime, monkeypatch):
-    """Return what makes a worker of a kind; what it does to this process is undone."""
-    made = []
-
-    def one(kind=Worker):
-        made.append(Parent(f"{runtime}/line{len(made)}", kind))
-        return made[-1]
-
-    monkeypatch.setattr(context, "_source", None)
-    monkeypatch.setattr(module, "_keep_freed_memory", lambda: None)
-    handler = signal.getsignal(messages.WAKE_SIGNAL)
-    yield one
-    signal.signal(messages.WAKE_SIGNAL, handler)
-    for parent in made:
-        parent.close()
-
-
-@pytest.fixture
-def parent(make):
-    return make()
-
-
-@pytest.fixture
-def during(monkeypatch):
-    """Return what sets what the job `meanwhile` does."""
-
-    def set_(what):
-        monkeypatch.setattr(sys.modules[__name__], "_meanwhile", what)
-
-    return set_
-
-
-def wait_until_readable(channel):
-    while not channel.wants_reading():
-        assert select.select([channel.fd], [], [], 30)[0]
-
+from offloop.errors import ResultNotEncodable
+from offloop.wire.status import SLOTS
+from worker_parent import NUMBER, meanwhile, wait_until_readable
 
 # Jobs and answers
 
@@ -307,33 +133,35 @@ def test_a_function_that_was_forgotten_is_not_known_any_more(parent):
     assert isinstance(forgotten.value, LookupError)
 
 
-def test_modules_that_functions_need_are_reported_if_they_start_no_thread(
-    parent, tmp_path, monkeypatch
+_THREAD = """
+import threading
+ended = threading.Event()
+thread = threading.Thread(target=ended.wait)
+thread.start()
+def close(): ended.set(); thread.join()
+"""
+_FILE = """
+import os
+close = open(os.devnull).close
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [("def close(): pass", True), (_THREAD, False), (_FILE, False)],
+)
+def test_a_module_that_a_function_needs_is_reported_if_it_leaves_nothing_running(
+    parent, tmp_path, monkeypatch, text, harmless
 ):
     monkeypatch.syspath_prepend(str(tmp_path))
-    thread = (
-        "import threading\n"
-        "ended = threading.Event()\n"
-        "thread = threading.Thread(target=ended.wait)\n"
-        "thread.start()\n"
-    )
-    for name, text in (("quiet_module", ""), ("loud_module", thread)):
-        (tmp_path / f"{name}.py").write_text(f"{text}def fn(): return {name!r}\n")
-        call = (parent._last_job + 1, 70 + len(name), pickle.dumps(((), {})), 0, 1)
-        definition = (call[1], b"R" + f"{name}\0fn".encode())
-        parent._last_job += 1
-        parent.send(((*call, None, False), [definition], []))
+    (tmp_path / "needed.py").write_text(f"{text}\ndef fn(): return 'ran'\n")
+    call, _, _ = parent.call(jobs.nothing)
+    parent.send((call, [(call[1], b"Rneeded\0fn")], []))
     parent.finish()
-    told = parent.all()
-    assert [a.value for _, answers, _ in told for a in answers] == [
-        "quiet_module",
-        "loud_module",
-    ]
-    assert [name for _, _, imported in told for name in imported] == ["quiet_module"]
-    loud = sys.modules.pop("loud_module")
-    del sys.modules["quiet_module"]
-    loud.ended.set()
-    loud.thread.join()
+    ((_, (answer,), imported),) = parent.all()
+    assert answer.value == "ran"
+    assert imported == (["needed"] if harmless else [])
+    sys.modules.pop("needed").close()
 
 
 def test_a_function_that_has_no_name_is_described(parent):
@@ -516,116 +344,6 @@ def test_messages_that_it_does_not_know_are_passed_over(parent):
     assert [a.value for a in parent.answers()] == [1]
 
 
-# Interrupts
-
-
-def interrupt(parent, job):
-    parent.page.interrupt(job)
-    signal.raise_signal(messages.WAKE_SIGNAL)
-
-
-def test_an_interrupted_job_is_stopped_and_the_worker_leaves(parent, during):
-    told = []
-
-    def loop():
-        told.append(current_job())
-        try:
-            interrupt(parent, 2)
-            raise AssertionError("unreachable: the signal comes first")
-        finally:
-            told.append("cleaned up")
-
-    during(loop)
-    parent.submit(jobs.add, 1)
-    parent.send(parent.call(meanwhile), parent.call(jobs.add, 3))
-    parent.serve()
-    first, second = parent.answers()
-    assert (first.job, first.status) == (1, messages.OK)
-    assert (second.job, second.status) == (2, messages.INTERRUPTED)
-    assert 0 <= second.run_time < 30
-    assert told[0].cancelled
-    assert told[1] == "cleaned up"
-
-
-def test_an_interrupt_for_another_job_does_nothing(parent, during):
-    during(lambda: interrupt(parent, 99))
-    parent.submit(meanwhile)
-    parent.finish()
-    assert [a.status for a in parent.answers()] == [messages.OK]
-
-
-def test_a_signal_outside_of_a_job_does_nothing(parent):
-    parent.page.interrupt(1)
-    parent.submit(jobs.add, 1)
-    parent.finish()
-    signal.raise_signal(messages.WAKE_SIGNAL)
-    assert [a.status for a in parent.answers()] == [messages.OK]
-
-
-def test_a_job_is_asked_to_stop_only_once(parent, during):
-    def cleans_up_slowly():
-        try:
-            interrupt(parent, 1)
-        finally:
-            signal.raise_signal(messages.WAKE_SIGNAL)
-            done.append(True)
-
-    done = []
-    during(cleans_up_slowly)
-    parent.submit(meanwhile)
-    parent.serve()
-    assert [a.status for a in parent.answers()] == [messages.INTERRUPTED]
-    assert done == [True]
-
-
-def test_a_job_that_swallows_the_request_answers_and_the_next_can_be_asked(
-    parent, during
-):
-    def swallow():
-        try:
-            interrupt(parent, current_job().id)
-        except JobInterrupted:
-            return "swallowed"
-
-    def obey():
-        interrupt(parent, current_job().id)
-
-    steps = iter([swallow, obey])
-    during(lambda: next(steps)())
-    parent.submit(meanwhile)
-    parent.submit(meanwhile)
-    parent.say(messages.STOP)  # for a worker that would go on
-    parent.serve()
-    first, second = parent.answers()
-    assert (first.status, first.value) == (messages.OK, "swallowed")
-    assert second.status == messages.INTERRUPTED
-
-
-class _Interrupted(Worker):
-    """Is interrupted in the moment in which it notes that the user's code is over."""
-
-    @property
-    def _in_job(self):
-        return self._number_in_job
-
-    @_in_job.setter
-    def _in_job(self, job):
-        ends = job == 0 and getattr(self, "_number_in_job", 0) != 0
-        if ends and not self._asked:
-            self._asked = True
-            raise JobInterrupted
-        self._number_in_job = job
-
-
-@pytest.mark.parametrize("fn", [jobs.nothing, jobs.raise_value_error])
-def test_an_interrupt_at_the_very_end_of_a_job_counts_for_that_job(make, fn):
-    parent = make(_Interrupted)
-    job = parent.submit(fn)
-    parent.serve()
-    (answer,) = parent.answers()
-    assert (answer.job, answer.status) == (job, messages.INTERRUPTED)
-
-
 # Set-up
 
 
@@ -694,109 +412,3 @@ def test_memory_is_left_alone_where_it_is_not(monkeypatch, platform):
     module._keep_freed_memory()
     module._return_freed_memory()
     assert module._glibc() is None
-
-
-# A process of its own
-
-
-async def run_and_leave(server, number, fn):
-    """Return what a worker of one job gives; it ends in order."""
-    worker = await server.hired(number)
-    value = await run(worker, fn)
-    worker.channel.send((messages.STOP,))
-    assert (await server.heard(messages.EXITED))[2] == 0
-    return value
-
-
-async def test_a_forked_worker_is_a_clean_process(tmp_path):
-    def signals():
-        handlers = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        return [*handlers, signal.set_wakeup_fd(-1)]
-
-    def main_module():
-        return sorted(vars(sys.modules["__main__"])), sys.argv
-
-    async with forkserver(str(tmp_path)) as server:
-        worker = await server.hired(1)
-        assert await run(worker, jobs.pid) == worker.pid
-        assert await run(worker, threading.active_count) == 1
-        ignored, *usual = await run(worker, signals)
-        assert ignored == signal.SIG_IGN
-        assert usual == [signal.SIG_DFL, signal.SIG_DFL, -1]
-        names, argv = await run(worker, main_module)
-        assert names == ["__doc__", "__loader__", "__name__", "__package__", "__spec__"]
-        assert argv == [""]
-
-
-@pytest.mark.parametrize("preload", [[], ["numpy.random"]])
-async def test_no_two_workers_have_the_same_random_numbers(tmp_path, preload):
-    def numbers():
-        numpy_random = sys.modules.get("numpy.random")
-        return random.random(), numpy_random and numpy_random.random()
-
-    one_thread = {"OPENBLAS_NUM_THREADS": "1"}
-    async with forkserver(str(tmp_path), preload, **one_thread) as server:
-        first, second = [
-            await run_and_leave(server, number, numbers) for number in (1, 2)
-        ]
-        assert first[0] != second[0]
-        assert (first[1] is None) == (second[1] is None) == (not preload)
-        assert not preload or first[1] != second[1]
-
-
-@pytest.mark.parametrize("words", ["unflushed words", None])
-async def test_leaving_it_does_what_an_interpreter_does(tmp_path, capfd, words):
-    touched = tmp_path / "touched"
-
-    def prepare():
-        atexit.register(touched.touch)
-        if words is None:
-            sys.stdout = sys.stderr = None
-        else:
-            sys.stdout.write(words)
-
-    async with forkserver(str(tmp_path)) as server:
-        worker = await server.hired(1)
-        await run(worker, prepare)
-        worker.channel.send((messages.STOP,))
-        assert (await server.heard(messages.EXITED))[2] == 0
-    assert touched.exists()
-    assert capfd.readouterr() == (words or "", "")
-
-
-@pytest.mark.parametrize("closed", [False, True])
-def test_what_atexit_functions_print_is_flushed_too(monkeypatch, closed):
-    class Stream(io.StringIO):
-        def flush(self):
-            told.append("flushed")
-
-    told = []
-    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: told.append("functions"))
-    monkeypatch.setattr(sys, "stdout", None if closed else Stream())
-    monkeypatch.setattr(sys, "stderr", Stream())
-    module._leave()
-    assert told == ["functions", *["flushed"] * (1 if closed else 2)]
-
-
-async def test_a_crash_leaves_its_last_words_and_names_its_job(tmp_path):
-    async with forkserver(str(tmp_path)) as server:
-        worker = await server.hired(1)
-        crash = asyncio.create_task(run(worker, jobs.segfault))
-        code = (await server.heard(messages.EXITED))[2]
-        crash.cancel()
-        assert code == -signal.SIGSEGV
-        assert "in segfault" in worker.last_words()
-        assert worker.page.running() == 1
-
-
-async def test_a_signal_reaches_a_job_in_a_forked_worker(tmp_path, gate):
-    reached = gate()
-    async with forkserver(str(tmp_path)) as server:
-        worker = await server.hired(1)
-        endless = asyncio.create_task(run(worker, jobs.loop_in_python, str(reached)))
-        await reached.reached()
-        worker.page.interrupt(1)
-        worker.send_signal(messages.WAKE_SIGNAL)
-        with pytest.raises(AssertionError):
-            await endless
-        assert (await server.heard(messages.EXITED))[2] == 0

@@ -1,0 +1,180 @@
+"""The parent's end of a worker that runs in the test's own process and thread.
+
+All that the parent says is queued before the worker is run, or said by a job while it
+runs (`meanwhile`), so the order of things is certain.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import sys
+
+import pytest
+
+from offloop import context, messages, worker
+from offloop.wire import codec
+from offloop.wire.channel import Channel, make_context
+from offloop.wire.functions import APPLY, FunctionTable
+from offloop.wire.status import StatusPage, create_file
+from offloop.worker import Worker
+
+NUMBER = 3
+
+#: what the job `meanwhile` does; set by a test
+_meanwhile = None
+
+
+def meanwhile(*args):
+    """Do what the test wants to happen while a job runs."""
+    return _meanwhile(*args)
+
+
+class Parent:
+    """The parent's end of a worker that runs in this process."""
+
+    def __init__(self, path, kind=Worker):
+        self.contexts = make_context(), make_context()
+        self.channel, self.theirs = map(Channel, self.contexts)
+        self.channel.bind(path)
+        self.theirs.connect(path)
+        self.theirs.send(("here",))  # before that the parent must not send
+        assert self.channel.receive() == ("here",)
+        self.file = create_file()
+        self.page, self.their_page = StatusPage(self.file), StatusPage(self.file)
+        self.worker = kind(NUMBER, self.theirs, self.their_page)
+        self.functions = FunctionTable()
+        self._known = set()
+        self._last_job = 0
+
+    def call(self, fn, *args, attempt=1, deadline=None, many=False):
+        """Return the call of a new job and its buffers, and define what it needs."""
+        self._last_job += 1
+        function, args = self.functions.prepare(fn, args)
+        payload, buffers = codec.encode_call(args, {}, function.name)
+        definition = []
+        if function.id != APPLY and function.id not in self._known:
+            self._known.add(function.id)
+            definition = [(function.id, function.definition)]
+        count = len(buffers)
+        job = self._last_job
+        call = (job, function.id, payload, count, attempt, deadline, many)
+        return call, definition, buffers
+
+    def send(self, *calls, forgotten=()):
+        """Put jobs into the inbox; returns their numbers."""
+        definitions = [one for _, definition, _ in calls for one in definition]
+        buffers = [one for _, _, buffers in calls for one in buffers]
+        bare = [call for call, _, _ in calls]
+        message = (messages.JOBS, bare, definitions, list(forgotten))
+        self.channel.send(message, buffers)
+        return [call[0] for call in bare]
+
+    def submit(self, fn, *args, **about):
+        """Put one job into the inbox; returns its number."""
+        (job,) = self.send(self.call(fn, *args, **about))
+        return job
+
+    def say(self, *message):
+        self.channel.send(message)
+
+    def run(self, setup=None):
+        """Let the worker serve until it leaves; returns its exit code."""
+        return self.worker.run(None if setup is None else pickle.dumps(setup))
+
+    def serve(self, setup=None):
+        """Let the worker serve until a job has it told to leave, or interrupted."""
+        assert self.run(setup) == 0
+        assert self.hear() == (messages.READY, os.getpid())
+
+    def finish(self):
+        """Let the worker do what it was given, and leave."""
+        self.say(messages.STOP)
+        self.serve()
+
+    def hear(self):
+        """Return the next message of the worker, with its answers as `Answer`s."""
+        message = self.channel.receive()
+        if message[0] != messages.RESULTS:
+            return message
+        _, answers, imported = message
+        return messages.RESULTS, [Answer(self.channel, *a) for a in answers], imported
+
+    def answers(self):
+        """Return the answers of all messages up to now, in order."""
+        found = []
+        for kind, *rest in self.all():
+            if kind == messages.RESULTS:
+                found += rest[0]
+        return found
+
+    def all(self):
+        """Return all messages up to now; the worker has ended."""
+        self.theirs.send(("end",))
+        found = []
+        while (message := self.hear()) != ("end",):
+            found.append(message)
+        return found
+
+    def close(self):
+        for end in (self.channel, self.theirs, self.page, self.their_page):
+            end.close()
+        for one in self.contexts:
+            one.destroy()
+        os.close(self.file)
+
+
+class Answer:
+    """What a worker said of one job."""
+
+    def __init__(self, channel, job, status, payload, count, started, run_time):
+        self.job = job
+        self.status = status
+        self.buffers = channel.receive_buffers(count)
+        self.value = None
+        if status == messages.OK:
+            self.value = codec.decode(payload, self.buffers)
+        elif status == messages.ERROR:
+            self.value = codec.decode_error(payload)
+        self.started = started
+        self.run_time = run_time
+
+
+@pytest.fixture
+def make(runtime, monkeypatch):
+    """Return what makes a worker of a kind; what it does to this process is undone."""
+    made = []
+
+    def one(kind=Worker):
+        made.append(Parent(f"{runtime}/line{len(made)}", kind))
+        return made[-1]
+
+    monkeypatch.setattr(context, "_source", None)
+    monkeypatch.setattr(worker, "_keep_freed_memory", lambda: None)
+    handler = signal.getsignal(messages.WAKE_SIGNAL)
+    yield one
+    signal.signal(messages.WAKE_SIGNAL, handler)
+    for parent in made:
+        parent.close()
+
+
+@pytest.fixture
+def parent(make):
+    return make()
+
+
+@pytest.fixture
+def during(monkeypatch):
+    """Return what sets what the job `meanwhile` does."""
+
+    def set_(what):
+        monkeypatch.setattr(sys.modules[__name__], "_meanwhile", what)
+
+    return set_
+
+
+def wait_until_readable(channel):
+    while not channel.wants_reading():
+        assert select.select([channel.fd], [], [], 30)[0]
