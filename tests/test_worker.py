@@ -226,12 +226,22 @@ def test_after_an_answer_that_cannot_be_kept_nothing_begins(parent, large):
     )
     again = parent.submit(jobs.add, 3)
     parent.finish()
-    answered, returned, later = parent.all()
+    answered, *returned = parent.all()
     assert [a.job for a in answered[1]] == [first]
     assert answered[1][0].value == large
     assert len(answered[1][0].buffers) == isinstance(large, bytes)
-    assert returned == (messages.RETURNED, rest)
-    assert [a.job for a in later[1]] == [again]
+    assert returned == [(messages.RETURNED, rest), (messages.RETURNED, [again])]
+    assert parent.page.running() == first
+
+
+def test_once_a_large_answer_was_heard_the_worker_goes_on(parent):
+    numbers = parent.send(
+        parent.call(jobs.add, "x" * 40_000, ""), parent.call(jobs.add, 1)
+    )
+    parent.page.note_heard(numbers[0])
+    parent.finish()
+    assert [a.job for a in parent.answers()] == numbers
+    assert parent.page.running() == 0
 
 
 def test_a_large_answer_with_nothing_behind_it_returns_nothing(parent):

@@ -11,8 +11,8 @@ finds a clean interpreter; neither asyncio nor numpy is here until a job brings 
 
 What the parent relies on:
 - an answer is kept in the status page before the next job begins (`wire.status`);
-- an answer too large for that is sent with nothing begun after it: the rest of the
-  inbox goes back;
+- after an answer too large for that nothing begins until the parent has heard it:
+  jobs that wait or come meanwhile go back;
 - the page names the running job before its function is called;
 - an interrupted worker says so, begins nothing more and leaves.
 """
@@ -105,6 +105,8 @@ class Worker:
         self._held_since = 0
         #: modules imported for a function that left no thread and no open file
         self._imported: list[str] = []
+        #: number of the latest job if its answer was too large to be kept, else 0
+        self._unsafe = 0
         #: number of the job whose user code is on the stack now; 0 for none
         self._in_job = 0
         #: the call of the latest job, and what it was told of itself if it has asked
@@ -214,15 +216,18 @@ class Worker:
                 self._listen()
                 if not self._inbox:
                     break
+            if self._unsafe and page.heard() != self._unsafe:
+                self._give_back_all()
+                break
             call, buffers = self._inbox.popleft()
-            if not self._run_job(call, buffers):
+            self._unsafe = 0 if self._run_job(call, buffers) else call[0]
+            if self._unsafe:
                 # Its answer is only in ZeroMQ's hands: nothing may begin, and perhaps
                 # crash, before the parent has it. The page goes on naming this job.
                 self._flush()
-                self._give_back_all()
-                return
         self._flush()
-        page.rest()
+        if not self._unsafe:
+            page.rest()
 
     def _run_job(self, call: tuple[Any, ...], buffers: list[memoryview]) -> bool:
         """Run one job and answer for it; True if the answer is safe from a crash."""
@@ -238,6 +243,8 @@ class Worker:
             self._call = call
             self._asked = False
             self._in_job = job
+            if page.interrupted() == job:  # the signal came before that line
+                raise JobInterrupted
             if many:
                 value = [_call(function, items, {}) for items in args[0]]
             else:

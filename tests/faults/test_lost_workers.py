@@ -134,7 +134,10 @@ async def test_a_killed_forkserver_is_replaced():
 async def test_a_stopped_worker_is_killed_when_its_job_is_out_of_time(gate):
     reached = gate()
     async with Pool(1, grace=0.05) as pool:
-        job = pool.options(run_timeout=0.2).submit(jobs.loop_in_python, str(reached))
+        await pool.run(
+            jobs.nothing
+        )  # the worker is warm: the job soon comes to the gate
+        job = pool.options(run_timeout=1).submit(jobs.loop_in_python, str(reached))
         os.kill(await reached.reached(), signal.SIGSTOP)
         with pytest.raises(TimeoutError):
             await job
@@ -151,6 +154,35 @@ async def test_a_stopped_forkserver_does_not_keep_the_pool_from_closing():
     _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], 10)
     assert not alive
     assert not forkserver.is_running()
+
+
+@pytest.mark.slow
+async def test_a_large_answer_is_not_lost_with_the_next_job(tmp_path):
+    """What comes after it does not begin, and crash, before the answer has arrived."""
+
+    def work(number, fatal):
+        if fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number is None:
+            return None
+        with open(log, "a") as file:
+            file.write(f"{number}\n")
+        return bytes(5_000_000)
+
+    log = str(tmp_path / "log")
+    async with Pool(1) as pool:
+        for number in range(20):
+            for _ in range(300):  # short: jobs share its inbox from now on
+                await pool.run(work, None, False)
+            large = pool.submit(work, number, False)
+            for _ in range(3):  # the next one leaves in a message of its own
+                await asyncio.sleep(0)
+            fatal = pool.submit(work, None, True)
+            assert len(await large) == 5_000_000
+            with pytest.raises(WorkerLost):
+                await fatal
+    ran = [int(line) for line in (tmp_path / "log").read_text().split()]
+    assert ran == list(range(20))
 
 
 def psutil_gone(pid):

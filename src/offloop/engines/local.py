@@ -250,6 +250,8 @@ class LocalEngine(ScheduledEngine):
                 self._perform(self._scheduler.job_interrupted(number, job, now))
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
+        if answers:
+            worker.page.note_heard(answers[-1][0])
         for module in imported:
             self._supervisor.learn(module)
 

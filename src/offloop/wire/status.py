@@ -8,6 +8,7 @@ has one writer, and a word of eight aligned bytes is written in one store.
     16    answers kept     worker    grows by one with each
     24    attention        parent    "look at your socket before the next job"
     32    interrupt        parent    number of the job that must stop
+    40    heard            parent    last job of the answers that have arrived
     64    slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
@@ -49,7 +50,7 @@ _SIZE = _OVERFLOW_AT + _RING * _LARGE
 _ANSWER = struct.Struct("@QddII")
 _SMALL_ROOM = _SMALL - _ANSWER.size
 
-_RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT = range(5)
+_RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
 
 
 def create_file() -> int:
@@ -138,6 +139,10 @@ class StatusPage:
         """Return the number of the job that must stop, 0 for none."""
         return self._words[_INTERRUPT]
 
+    def heard(self) -> int:
+        """Return the last job of the answers that have arrived, 0 for none."""
+        return self._words[_HEARD]
+
     # Parent's end
 
     def running(self) -> int:
@@ -164,6 +169,10 @@ class StatusPage:
     def ask_attention(self, wanted: bool) -> None:
         """Make the worker look at its socket before its next job, or stop that."""
         self._words[_ATTENTION] = int(wanted)
+
+    def note_heard(self, job: int) -> None:
+        """Note that the answers up to that of `job` have arrived."""
+        self._words[_HEARD] = job
 
     def interrupt(self, job: int) -> None:
         """Name the job that must stop; the signal that follows makes it look."""
