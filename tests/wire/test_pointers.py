@@ -8,7 +8,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from offloop.wire.pointers import Held
+from offloop.wire.pointers import Held, array_type, new_ascii, text_bytes
 
 
 def content(obj):
@@ -63,3 +63,24 @@ def test_no_address_is_0():
 def test_what_has_no_contiguous_bytes_is_refused(obj, error):
     with pytest.raises(error):
         Held(obj)
+
+
+def test_a_new_text_is_what_is_written_to_it():
+    text, characters = new_ascii(1000)
+    characters[:] = b"abcde" * 200
+    assert text == "abcde" * 200
+    assert bytes(text_bytes(text)) == text.encode()
+    assert text_bytes(text).readonly
+
+
+def test_a_view_on_a_text_keeps_it():
+    characters = new_ascii(1000)[1]
+    characters[:] = b"x" * 1000
+    others = [new_ascii(1000)[0] for _ in range(10)]
+    assert bytes(characters) == b"x" * 1000
+    assert len(others) == 10
+
+
+def test_there_is_one_type_for_each_length():
+    assert array_type(12345) is array_type(12345)
+    assert ctypes.sizeof(array_type(12345)) == 12345

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from offloop.wire import window
+from offloop.wire import pointers
 from offloop.wire.sparse_file import create_file
 from offloop.wire.window import MAPPED, Window
 
@@ -189,5 +189,5 @@ def test_mappings_go_with_their_last_view(view_on, file):
 def test_there_are_as_many_types_as_classes_of_sizes(view_on):
     for size in range(MIB, 2 * MIB, 4096):
         view_on.lease(size, 0, size)
-    lengths = [length for length in window._types if MIB <= length <= 2 * MIB]
+    lengths = [length for length in pointers._types if MIB <= length <= 2 * MIB]
     assert len(lengths) <= 5

@@ -2,11 +2,17 @@
 
 What `memmove` copies with the GIL released, and what tells whether a buffer lies in
 shared memory, is an address. Python has no word for that of a read-only buffer, so the
-buffer protocol is asked itself. ctypes is imported at the first need: most workers
-never see a large buffer.
+buffer protocol is asked itself. A `str` has no buffer, but an ASCII one has its bytes
+in a row: they can be read, and written while the text is new and nobody knows it.
+
+ctypes is imported at the first need: most workers never see a large buffer. It makes a
+type for each length of an array and never forgets its name, so there is one for each
+class of sizes.
 """
 
 from __future__ import annotations
+
+from offloop.wire.space import class_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +20,9 @@ if TYPE_CHECKING:
 
 #: contiguous in either order, read-only or not
 _ANY_CONTIGUOUS = 0x98
+
+#: length, and the ctypes array type of so many bytes
+_types: dict[int, Any] = {}
 
 #: `Py_buffer` and the two functions for it; None until they are first needed
 _interface: tuple[Any, Any, Any] | None = None
@@ -44,6 +53,48 @@ class Held:
     def release(self) -> None:
         """Let the object go; its bytes may move from now on."""
         (_interface or _find_interface())[2](self._buffer)
+
+
+def array_type(length: int) -> Any:
+    """Return the ctypes type of an array of so many bytes: few different ones, please.
+
+    Its instances take attributes, and live as long as any view on them.
+    """
+    kind = _types.get(length)
+    if kind is None:
+        import ctypes
+
+        kind = _types[length] = ctypes.c_ubyte * length
+    return kind
+
+
+def text_bytes(text: str) -> memoryview:
+    """Return a read-only view on the characters of an ASCII text; it holds the text."""
+    return _characters(text).toreadonly()
+
+
+def new_ascii(length: int) -> tuple[str, memoryview]:
+    """Return a text of so many characters, more than one, and a view to write them.
+
+    They must be ASCII and be written before anything else is done with the text.
+    """
+    import ctypes
+
+    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_ssize_t, ctypes.c_uint32)
+    text = prototype(("PyUnicode_New", ctypes.pythonapi))(length, 127)
+    return text, _characters(text)
+
+
+def _characters(text: str) -> memoryview:
+    import ctypes
+
+    prototype = ctypes.PYFUNCTYPE(
+        ctypes.c_void_p, ctypes.py_object, ctypes.POINTER(ctypes.c_ssize_t)
+    )
+    find = prototype(("PyUnicode_AsUTF8AndSize", ctypes.pythonapi))
+    exporter = array_type(class_size(len(text))).from_address(find(text, None))
+    exporter.keeper = text
+    return memoryview(exporter).cast("B")[: len(text)]
 
 
 def _find_interface() -> tuple[Any, Any, Any]:

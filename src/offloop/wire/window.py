@@ -10,9 +10,6 @@ view. So the thing whose end can be noticed must be the exporter itself: an arra
 ctypes over the mapping, with an attribute that says what is kept. When the last object
 that is a view on the memory has gone, whoever made it, the exporter goes, and with it
 the keeper. That may happen on any thread, also inside of a garbage collection.
-
-ctypes makes a type for each length and never forgets its name, so there is one for each
-class of sizes. It is imported at the first need: most workers never see a large buffer.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 
+from offloop.wire.pointers import array_type
 from offloop.wire.space import PAGE, class_size
 
 TYPE_CHECKING = False
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 #: 0.7 instead of 1 ms), but it takes as much memory again.
 MAPPED = 4 * 1024 * 1024
 
-#: length, and the ctypes array type of so many bytes
-_types: dict[int, Any] = {}
-
 
 def expose(
     mapping: mmap.mmap, offset: int, size: int, keeper: object, *, readonly: bool
@@ -45,12 +40,7 @@ def expose(
     from what was derived from it. The mapping cannot be closed until then.
     """
     length = min(class_size(size), len(mapping) - offset)
-    kind = _types.get(length)
-    if kind is None:
-        import ctypes
-
-        kind = _types[length] = ctypes.c_ubyte * length
-    exporter: Any = kind.from_buffer(mapping, offset)
+    exporter = array_type(length).from_buffer(mapping, offset)
     exporter.keeper = keeper
     view = memoryview(exporter).cast("B")[:size]
     return view.toreadonly() if readonly else view
