@@ -48,6 +48,10 @@ _FAILED = JobState.FAILED
 _CANCELLED = JobState.CANCELLED
 
 
+# Jobs that one look at the queue takes: as many as make a message worth its cost.
+_LONGEST = 32
+
+
 class Scheduler:
     """Decides about jobs; forgets each one that has ended and been answered for.
 
@@ -415,6 +419,7 @@ class Scheduler:
             # Nobody gets more than an even share, so that none gets its second job
             # before all have their first.
             share = max(source.waiting // roster.room, 1)
+            share = 1 if charge_of(job) >= roster.window else min(share, _LONGEST)
             worker = roster.pick(job, now)
             if worker is None:
                 break
