@@ -36,6 +36,7 @@ from offloop.core.commands import (
 from offloop.core.supervision import Exit, Supervision
 from offloop.errors import StartError
 from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
+from offloop.wire import arena
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
 
@@ -84,14 +85,21 @@ class Supervisor:
         conductor: is told what happens.
         options: of the pool.
         setup: what each worker gets first: the encoded initializer, or None.
+        memory: descriptor of the file that workers read large arguments from, and bytes
+            of the file that each writes its large results to.
     """
 
     def __init__(
-        self, conductor: Conductor, options: PoolOptions, setup: bytes | None
+        self,
+        conductor: Conductor,
+        options: PoolOptions,
+        setup: bytes | None,
+        memory: tuple[int, int],
     ) -> None:
         self._conductor = conductor
         self._options = options
         self._setup = setup
+        self._requests, self._results_size = memory
         self._supervision = Supervision()
         self._context = make_context()
         self._loop = asyncio.get_running_loop()
@@ -211,12 +219,13 @@ class Supervisor:
         path = f"{self._folder}/{number}"
         channel = Channel(self._context)
         channel.bind(path)
-        page = create_file()
-        worker = WorkerHandle(number, slot, forkserver, channel, page)
+        page, results = create_file(), arena.create_file(self._results_size)
+        worker = WorkerHandle(number, slot, forkserver, channel, page, results)
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
-        forkserver.order((messages.FORK, number, path), page)
+        files = (page, self._requests, results)
+        forkserver.order((messages.FORK, number, path), *files)
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         del self._workers[worker.number]

@@ -18,15 +18,20 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import messages
+from offloop import arrays, messages
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
 from offloop.engines import endings
+from offloop.engines.base import Ref
+from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
+from offloop.engines.transfers import Transfers
 from offloop.errors import PoolClosed
 from offloop.supervisor import Supervisor
 from offloop.wire import codec, status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
@@ -37,6 +42,9 @@ if TYPE_CHECKING:
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 4
 
+# Seconds between two looks at memory that is in use.
+_HOUSE = 0.25
+
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
 
@@ -45,6 +53,7 @@ class _Line:
     """What the conductor keeps for one worker beside its handle."""
 
     __slots__ = (
+        "exchange",
         "forgotten",
         "gone",
         "known",
@@ -54,8 +63,10 @@ class _Line:
         "worker",
     )
 
-    def __init__(self, worker: WorkerHandle) -> None:
+    def __init__(self, worker: WorkerHandle, exchange: Exchange) -> None:
         self.worker = worker
+        #: what the two see of each other's memory
+        self.exchange = exchange
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
         #: the process has ended: nothing is sent any more
@@ -79,7 +90,16 @@ class LocalEngine(ScheduledEngine):
 
     def __init__(self, options: PoolOptions) -> None:
         super().__init__(options, max_credit=status.SLOTS)
-        self._supervisor = Supervisor(self, options, _encode_setup(options))
+        self._memory = Memory(options.arena_limit, options.max_workers)
+        self._supervisor = Supervisor(
+            self,
+            options,
+            _encode_setup(options),
+            (self._memory.arena.fileno(), self._memory.results_size),
+        )
+        self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
+        #: when unused memory is given back and told of; None while there is none
+        self._house_timer: asyncio.TimerHandle | None = None
         self._lines: dict[int, _Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
@@ -104,10 +124,14 @@ class LocalEngine(ScheduledEngine):
 
     async def close(self) -> None:
         self.cancel_all()
+        if self._house_timer is not None:
+            self._house_timer.cancel()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
         await self._dismiss_workers()
         self._disarm()
+        await self._transfers.close()
         await self._supervisor.close()
+        self._memory.close()
 
     async def resize(self, max_workers: int) -> None:
         self._target = max_workers
@@ -121,10 +145,23 @@ class LocalEngine(ScheduledEngine):
             workers_started=self._supervisor.started,
         )
 
+    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
+        array = arrays.empty(self._memory.view, shape, dtype)
+        if zero:
+            array.fill(0)
+        self._mind_memory()
+        return array
+
+    async def put(self, obj: object) -> Ref:
+        stored = await self._transfers.put(self, obj)
+        self._mind_memory()
+        return Ref(stored)
+
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
-        line = self._lines[worker.number] = _Line(worker)
+        exchange = Exchange(worker.results, self._memory.results_size)
+        line = self._lines[worker.number] = _Line(worker, exchange)
         self._loop.add_reader(worker.channel.fd, self._read, line)
 
     def worker_retire(self, worker: WorkerHandle) -> None:
@@ -151,6 +188,8 @@ class LocalEngine(ScheduledEngine):
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
         del self._lines[number]
+        line.exchange.close()
+        self._transfers.memory_freed()
         self._recalling.discard(line)
         self._arm()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
@@ -189,7 +228,11 @@ class LocalEngine(ScheduledEngine):
         if kind == messages.RESULTS:
             self._heard_results(line, message[1])
         elif kind == messages.ANSWERS:
+            if message[3]:
+                line.exchange.released(message[3])
             self._heard_answers(line, message[1])
+            if message[3]:
+                self._transfers.memory_freed()
             for module in message[2]:
                 self._supervisor.learn(module)
         elif kind == messages.RETURNED:
@@ -237,13 +280,9 @@ class LocalEngine(ScheduledEngine):
         now = time.monotonic()
         finished: list[tuple[Any, ...]] = []
         for answer in answers:
-            status, count = answer[3:] or (messages.OK, 0)
+            status, places = answer[3:] or (messages.OK, ())
             if status == messages.OK:
-                if count:
-                    job, body, run_time = answer[:3]
-                    buffers = worker.channel.receive_buffers(count)
-                    answer = job, (*body, buffers), run_time
-                finished.append(answer)
+                finished.append(self._received(line, answer, places))
                 continue
             if finished:  # facts are told in the order in which they happened
                 self._perform(self._scheduler.jobs_finished(number, finished, now))
@@ -256,6 +295,20 @@ class LocalEngine(ScheduledEngine):
                 self._perform(self._scheduler.job_interrupted(number, job, now))
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
+
+    def _received(
+        self, line: _Line, answer: tuple[Any, ...], places: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """Return a result with the buffers that lie at `places`."""
+        if not places:
+            return answer
+        frames = line.worker.channel.receive_buffers(places.count(None))
+        buffers = line.exchange.see(places, frames)
+        self._mind_memory()
+        job, (payload, started), run_time = answer[:3]
+        if payload is None:
+            payload = buffers.pop()
+        return job, (payload, started, buffers), run_time
 
     def _answered(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
         line.unanswered -= len(answers)
@@ -273,6 +326,7 @@ class LocalEngine(ScheduledEngine):
         page = line.worker.page
         for kept in page.kept():
             answer = marshal.loads(kept)
+            # What travelled as frames was not kept.
             if self._scheduler.held(number, answer[0]) is not None:
                 self._heard_answers(line, [answer])
         return page.running()
@@ -282,7 +336,7 @@ class LocalEngine(ScheduledEngine):
     def _send(self, number: int, calls: list[Call]) -> None:
         line = self._lines[number]
         rows: list[tuple[Any, ...]] = []
-        buffers: list[Any] = []
+        puts: list[Any] = []
         definitions: list[tuple[int, bytes]] = []
         known = line.known
         for call in calls:
@@ -292,21 +346,34 @@ class LocalEngine(ScheduledEngine):
             if identity not in known and identity:
                 known.add(identity)
                 definitions.append((identity, function.definition))
+            if call.stored:
+                puts += line.exchange.introduce(call.stored)
             if call.buffers or call.attempts or call.many or call.deadline != inf:
-                buffers += call.buffers
-                rows.append(_full_row(call))
+                rows.append(_full_row(call, line.exchange))
             else:
                 rows.append((call.id, identity, call.arguments))
         line.unanswered += len(rows)
         forgotten = self._functions.drain_forgotten()
         if forgotten:
             self._forget(forgotten)
-        if definitions or line.forgotten:
-            message = (messages.JOBS, rows, definitions, line.forgotten)
-            self._send_message(line, message, buffers)
-            line.forgotten = []
-        else:
-            self._send_message(line, (messages.JOBS, rows), buffers)
+        self._send_rows(line, rows, definitions, puts)
+
+    def _send_rows(
+        self,
+        line: _Line,
+        rows: list[tuple[Any, ...]],
+        definitions: list[tuple[int, bytes]],
+        puts: list[Any],
+    ) -> None:
+        """Send jobs, and what else there is to tell; nothing if there is nothing."""
+        exchange = line.exchange
+        freed = exchange.given_back()
+        if definitions or line.forgotten or puts or freed or exchange.forgotten:
+            news = (definitions, line.forgotten, puts, exchange.forgotten, freed)
+            self._send_message(line, (messages.JOBS, rows, *news))
+            line.forgotten, exchange.forgotten = [], []
+        elif rows:
+            self._send_message(line, (messages.JOBS, rows))
 
     def _perform_rare(self, command: Command) -> None:
         match command:
@@ -321,7 +388,7 @@ class LocalEngine(ScheduledEngine):
             case StopWorker(worker=number):
                 line = self._lines[number]
                 self._supervisor.worker_leaving(line.worker, "stopped")
-                self._send_message(line, (messages.STOP,), [])
+                self._send_message(line, (messages.STOP,))
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
         """Ask jobs back with the next flush: many cancellations become one message."""
@@ -329,6 +396,68 @@ class LocalEngine(ScheduledEngine):
         if not self._recalling:
             self._loop.call_soon(self._send_recalls)
         self._recalling.add(line)
+
+    # Large arguments and results
+
+    def _encode(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        later = self._transfers.encode(self, call, args, kwargs)
+        if call.buffers or later:
+            self._mind_memory()
+        return later
+
+    def _loaded(self, call: Call) -> None:
+        """Let the scheduler have a call whose arguments took a while."""
+        if self._failure is not None:
+            call.handle.set_exception(self._failure)
+        else:
+            self._enter(call, time.monotonic())
+
+    def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
+        if not self._transfers.decode(call, payload, buffers):
+            super()._deliver(call, payload, buffers)
+
+    def _idle(self) -> bool:
+        return super()._idle() and not self._transfers.busy
+
+    def _has_room(self) -> bool:
+        loading = len(self._transfers.loading)
+        limit = self._options.max_pending
+        if not loading or limit is None:
+            return self._scheduler.has_room
+        return self._scheduler.pending + loading < limit
+
+    def _cancel(self, job: int) -> None:
+        if not self._transfers.cancel(job):
+            super()._cancel(job)
+
+    def cancel_all(self) -> None:
+        self._transfers.cancel_all()
+        super().cancel_all()
+
+    async def _wait_memory(self) -> None:
+        await self._transfers.memory_change()
+
+    def _mind_memory(self) -> None:
+        """See to it that memory goes back when nobody uses it."""
+        if self._house_timer is None:
+            self._house_timer = self._loop.call_later(_HOUSE, self._keep_house)
+
+    def _keep_house(self) -> None:
+        self._house_timer = None
+        now = time.monotonic()
+        due = self._memory.arena.trim(now)
+        dropped = self._transfers.drain_dropped()
+        looked_at = False
+        for line in self._lines.values():
+            line.exchange.forget(dropped)
+            self._send_rows(line, [], [], [])
+            looked_at = looked_at or line.exchange.seen > 0
+        self._transfers.memory_freed()
+        if due is not None or looked_at or self._transfers.keeps:
+            delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
+            self._house_timer = self._loop.call_later(delay, self._keep_house)
 
     # Sending
 
@@ -339,13 +468,11 @@ class LocalEngine(ScheduledEngine):
             line.known -= gone
             line.forgotten.extend(gone)
 
-    def _send_message(
-        self, line: _Line, message: tuple[Any, ...], buffers: list[Any]
-    ) -> None:
+    def _send_message(self, line: _Line, message: tuple[Any, ...]) -> None:
         if line.gone:  # its jobs go back to the queue in a moment
             return
         channel = line.worker.channel
-        channel.send(message, buffers)
+        channel.send(message)
         # Sending may swallow the edge that tells of something to read.
         if channel.wants_reading():
             self._loop.call_soon(self._read_again, line)
@@ -356,7 +483,7 @@ class LocalEngine(ScheduledEngine):
             worker = line.worker
             line.recalls += 1
             worker.page.ask_attention(True)
-            self._send_message(line, (messages.RECALL, line.recalled), [])
+            self._send_message(line, (messages.RECALL, line.recalled))
             worker.send_signal(messages.WAKE_SIGNAL)
             line.recalled = []
 
@@ -390,10 +517,11 @@ class LocalEngine(ScheduledEngine):
             await asyncio.wait([self._all_gone], timeout=limit)
 
 
-def _full_row(call: Call) -> tuple[Any, ...]:
+def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
+    retriable = call.retries > 0
+    places = [exchange.lend(large, retriable) for large in call.buffers]
     deadline = None if call.deadline == inf else call.deadline
-    attempt = call.attempts + 1
-    more = (len(call.buffers), attempt, deadline, call.many)
+    more = (places, call.attempts + 1, deadline, call.many)
     return (call.id, call.function.id, call.arguments, *more)
 
 
@@ -402,8 +530,5 @@ def _encode_setup(options: PoolOptions) -> bytes | None:
     if options.initializer is None:
         return None
     what = (options.initializer, options.initargs)
-    payload, buffers = codec.encode(
-        what, describe="initializer and initargs", in_band=True
-    )
-    assert not buffers
-    return payload
+    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
+    return bytes(payload)

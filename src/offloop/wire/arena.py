@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
@@ -45,7 +46,15 @@ if TYPE_CHECKING:
     #: a part that came back, and by how much that lessens what is in use
     Returned: TypeAlias = tuple[Part, int]
 
-__all__ = ["Arena", "ArenaFull", "Block", "Window", "create_file", "file_size"]
+__all__ = [
+    "Arena",
+    "ArenaFull",
+    "Block",
+    "Window",
+    "create_file",
+    "file_size",
+    "limit_of",
+]
 
 #: bytes that are copied at once; then others may have their turn
 SLICE = 1024 * 1024
@@ -67,6 +76,14 @@ _MADV_REMOVE = getattr(mmap, "MADV_REMOVE", -1)
 def file_size(limit: int) -> int:
     """Return how long the file of an arena is that may hold `limit` bytes."""
     return _SPARSE * max(class_size(limit), SMALLEST)
+
+
+def limit_of(descriptor: int) -> int:
+    """Return the limit of an arena in a file that was made with `file_size(limit)`.
+
+    Rounded up to the class of sizes that the limit belongs to.
+    """
+    return os.fstat(descriptor).st_size // _SPARSE
 
 
 class ArenaFull(Exception):
@@ -255,6 +272,8 @@ class Arena:
         The memory goes with the last view, on whichever side.
         """
         self._file = None
+        # The mapping has a descriptor of its own: from now on it belongs to the views.
+        self._mapping = mmap.mmap(-1, 1)
 
     # ---- content ---------------------------------------------------------------------
 
