@@ -27,7 +27,7 @@ import time
 
 import numpy as np
 import payload_jobs as jobs
-from peers import CONTENDERS, CannotDo, alone, print_reasons, report
+from peers import CannotDo, print_reasons, report, take_turns
 
 MB = 1024 * 1024
 TICK = 0.001
@@ -143,17 +143,13 @@ LOADS = {
 
 def run_case(case, seconds, repeats):
     """Let the contenders take turns; returns the medians, or why there are none."""
-    found = {name: [] for name in CONTENDERS}
-    for _ in range(repeats):
-        for name, results in found.items():
-            results.append(alone(__file__, 90, name, case, seconds))
+    found = take_turns(__file__, 90, repeats, case, seconds)
     return {(name, case): merge(results) for name, results in found.items()}
 
 
 def merge(results):
-    for result in results:
-        if "cannot" in result:
-            return result
+    if "cannot" in results[-1]:
+        return results[-1]
     return {
         key: statistics.median(result[key] for result in results) for key in results[0]
     }

@@ -28,7 +28,7 @@ import time
 import numpy as np
 import payload_jobs as jobs
 from memory import Sampler
-from peers import CONTENDERS, CannotDo, alone, print_reasons, report
+from peers import CannotDo, print_reasons, report, take_turns
 
 KB, MB = 1024, 1024 * 1024
 SIZES = (4 * KB, 16 * KB, 64 * KB, MB, 16 * MB, 128 * MB)
@@ -110,17 +110,13 @@ async def measure_memory(peer):
 
 def run_case(case, sizes, repeats):
     """Let the contenders take turns; returns the medians, or why there are none."""
-    found = {name: [] for name in CONTENDERS}
-    for _ in range(repeats):
-        for name, results in found.items():
-            results.append(alone(__file__, 120, name, case, sizes))
+    found = take_turns(__file__, 120, repeats, case, sizes)
     return {(name, case): merge(results) for name, results in found.items()}
 
 
 def merge(results):
-    for result in results:
-        if "cannot" in result:
-            return result
+    if "cannot" in results[-1]:
+        return results[-1]
     return {
         key: np.median([result[key] for result in results], axis=0).tolist()
         for key in results[0]

@@ -287,6 +287,20 @@ def alone(script, timeout, *arguments):
     return {"cannot": last[:100]}
 
 
+def take_turns(script, timeout, repeats, *arguments):
+    """Let each contender report `repeats` times, one after the other.
+
+    Returns:
+        Contender and its reports; only one, if that says what it cannot do.
+    """
+    found = {name: [] for name in CONTENDERS}
+    for _ in range(repeats):
+        for name, reports in found.items():
+            if not reports or "cannot" not in reports[-1]:
+                reports.append(alone(script, timeout, name, *arguments))
+    return found
+
+
 def report(measure):
     """Print what the coroutine function reports, if the process was started for that.
 
