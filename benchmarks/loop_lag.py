@@ -1,6 +1,6 @@
 """How long the caller's event loop stands still: offloop beside its peers, in one run.
 
-    python benchmarks/loop_lag.py [--quick] [--only CASE]
+    python benchmarks/loop_lag.py [--quick] [--ours] [--only CASE]
 
 A task on the loop wants to run every millisecond, and notes how late it is, while with
 two workers
@@ -27,7 +27,7 @@ import time
 
 import numpy as np
 import payload_jobs as jobs
-from peers import CannotDo, print_reasons, report, take_turns
+from peers import CONTENDERS, OURS, CannotDo, print_reasons, report, take_turns
 
 MB = 1024 * 1024
 TICK = 0.001
@@ -141,9 +141,9 @@ LOADS = {
 # ---- in the process that starts the others -------------------------------------------
 
 
-def run_case(case, seconds, repeats):
+def run_case(case, seconds, repeats, names):
     """Let the contenders take turns; returns the medians, or why there are none."""
-    found = take_turns(__file__, 90, repeats, case, seconds)
+    found = take_turns(names, repeats, __file__, 90, case, seconds)
     return {(name, case): merge(results) for name, results in found.items()}
 
 
@@ -169,12 +169,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="once instead of 3 times")
     parser.add_argument("--only", choices=CASES, help="one case")
+    parser.add_argument("--ours", action="store_true", help="offloop alone")
     args = parser.parse_args()
+    names = OURS if args.ours else CONTENDERS
     broken = []
     for case, limit in CASES.items():
         if args.only not in (None, case):
             continue
-        results = run_case(case, 2.0 if args.quick else 4.0, 1 if args.quick else 3)
+        seconds, repeats = (2.0, 1) if args.quick else (4.0, 3)
+        results = run_case(case, seconds, repeats, names)
         print_case(case, results)
         ours = results["offloop", case]
         if "cannot" in ours:

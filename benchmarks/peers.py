@@ -253,6 +253,7 @@ CONTENDERS = {
         Ray,
     )
 }
+OURS = [Offloop.name, OffloopEmpty.name]
 
 
 # ---- a process for each measurement --------------------------------------------------
@@ -287,13 +288,13 @@ def alone(script, timeout, *arguments):
     return {"cannot": last[:100]}
 
 
-def take_turns(script, timeout, repeats, *arguments):
-    """Let each contender report `repeats` times, one after the other.
+def take_turns(names, repeats, script, timeout, *arguments):
+    """Let each contender report `repeats` times, one after the other; see `alone`.
 
     Returns:
         Contender and its reports; only one, if that says what it cannot do.
     """
-    found = {name: [] for name in CONTENDERS}
+    found = {name: [] for name in names}
     for _ in range(repeats):
         for name, reports in found.items():
             if not reports or "cannot" not in reports[-1]:
