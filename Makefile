@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions lint types docs-check coverage bench clean
+.PHONY: help demo test repetitions stress lint types docs-check coverage bench clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -34,6 +34,10 @@ repetitions: .venv/.test  ## Start and close pools a thousand times: nothing may
 	OFFLOOP_REPETITIONS=1000 $(BIN)/python -m pytest \
 	    -o faulthandler_timeout=0 tests/faults/test_repetitions.py $(ARGS)
 
+stress: .venv/.test  ## Send payloads of all sizes for ten minutes, with workers dying
+	OFFLOOP_STRESS=600 $(BIN)/python -m pytest \
+	    -o faulthandler_timeout=0 tests/faults/test_payload_stress.py $(ARGS)
+
 docs-check: .venv/.test  ## Run the code of the documentation and the examples
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py $(ARGS)
 
@@ -46,7 +50,7 @@ coverage: .venv/.test  ## Run the tests and show which lines they missed
 	$(BIN)/coverage report --fail-under=100 \
 	    --include='src/offloop/core/*,src/offloop/wire/*,src/offloop/worker.py'
 
-bench: .venv/.test  ## Measure, and compare with others
+bench: .venv/.bench  ## Measure, and compare with others
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what these words have made, .venv included
@@ -88,6 +92,10 @@ endif
 
 .venv/.test: .venv/.demo
 	$(PIP) --group test
+	@touch $@
+
+.venv/.bench: .venv/.test
+	$(PIP) --group bench || echo "some peers cannot be installed: the tables say which"
 	@touch $@
 
 .venv/.lint: .venv/.test

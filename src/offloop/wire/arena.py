@@ -22,7 +22,6 @@ reader's end is in `window`, the file in `sparse_file`, and the books of what is
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import weakref
@@ -31,7 +30,7 @@ from collections import deque
 
 from offloop.wire.pointers import Held
 from offloop.wire.space import SMALLEST, Space, class_size, whole_pages
-from offloop.wire.sparse_file import SparseFile, create_file
+from offloop.wire.sparse_file import SparseFile, create_file, punch
 from offloop.wire.warm import WarmRanges
 from offloop.wire.window import Window, expose
 
@@ -68,9 +67,6 @@ TRIM, PAUSE = 2 * 1024 * 1024, 0.002
 _TRIM_COST = 64 * 1024
 #: the file is so many times as long as the limit, against fragmentation
 _SPARSE = 4
-
-#: punches a hole; where that is missing, the kernel refuses the number
-_MADV_REMOVE = getattr(mmap, "MADV_REMOVE", -1)
 
 
 def file_size(limit: int) -> int:
@@ -154,7 +150,8 @@ class Arena:
         descriptor: of a file of `file_size(limit)` bytes; owned by this object from now
             on, and closed by it.
         limit: bytes of memory that blocks may take, those included that are kept warm
-            for the next ones.
+            for the next ones. (Where no holes can be punched, only blocks in use count:
+            what is given back stays until it is used again.)
 
     Raises:
         ValueError: not even the smallest block fits into the limit.
@@ -261,7 +258,7 @@ class Arena:
             if left <= 0:
                 return now + PAUSE
             offset, size, backed = warm.cut(left)
-            self._punch(offset, backed)
+            punch(self._mapping, offset, backed)
             self._space.give(offset, size)
             left -= max(backed, _TRIM_COST)
         return warm.first_seen() + KEEP if warm else None
@@ -431,16 +428,10 @@ class Arena:
         while debts:
             offset, size, backed = debts[-1]
             for begin in range(0, backed, SLICE):
-                self._punch(offset + begin, min(SLICE, backed - begin))
+                punch(self._mapping, offset + begin, min(SLICE, backed - begin))
                 yield 0
             debts.pop()
             self._returned.append(((offset, size, 0), 0))
-
-    def _punch(self, offset: int, size: int) -> None:
-        # Not every system can. Then the memory stays until the range is used again, and
-        # the limit holds for the blocks in use only.
-        with contextlib.suppress(OSError):
-            self._mapping.madvise(_MADV_REMOVE, offset, size)
 
     def _fill_warm(self, offset: int, source: memoryview) -> Iterator[int]:
         size = len(source)
