@@ -45,6 +45,8 @@ class Copier:
         Raises:
             Exception: what a step raised.
         """
+        if self._closing:  # a worker that ends late: there is nobody left to disturb
+            return _finish(steps)
         if len(self._threads) < _THREADS:
             self._start_thread()
         future = self._loop.create_future()
@@ -108,6 +110,14 @@ class Copier:
 def _one_step(function: Callable[..., Any], args: tuple[Any, ...]) -> Steps:
     return function(*args)
     yield
+
+
+def _finish(steps: Steps) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def _set_result(future: asyncio.Future[Any], value: Any) -> None:

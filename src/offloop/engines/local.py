@@ -131,7 +131,6 @@ class LocalEngine(ScheduledEngine):
         self._disarm()
         await self._transfers.close()
         await self._supervisor.close()
-        self._memory.close()
 
     async def resize(self, max_workers: int) -> None:
         self._target = max_workers
@@ -188,7 +187,7 @@ class LocalEngine(ScheduledEngine):
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
         del self._lines[number]
-        line.exchange.close()
+        self._transfers.let_go(line.exchange.close)
         self._transfers.memory_freed()
         self._recalling.discard(line)
         self._arm()

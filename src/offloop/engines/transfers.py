@@ -64,6 +64,7 @@ class Transfers:
         #: jobs that are being encoded, by number
         self.loading: dict[int, asyncio.Task[None]] = {}
         self._decoding: set[asyncio.Task[None]] = set()
+        self._letting_go: set[asyncio.Task[Any]] = set()
         self._memory_waiters: list[asyncio.Future[None]] = []
         self._next_put = count(1).__next__
         #: number of objects that were put and are alive
@@ -297,14 +298,22 @@ class Transfers:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def let_go(self, release: Callable[[], object]) -> None:
+        """Call what takes a while because it gives much memory back."""
+        task = asyncio.ensure_future(self._copier.call(release))
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
     async def close(self) -> None:
         """End what is on its way, and the threads."""
-        tasks = [*self.loading.values(), *self._decoding]
+        tasks: list[asyncio.Task[Any]] = [*self.loading.values(), *self._decoding]
         for task in tasks:
             task.cancel()
+        tasks += self._letting_go
         if tasks:
             await asyncio.wait(tasks)
         self.memory_freed()
+        await self._copier.call(self._memory.close)
         self._copier.close()
 
 
