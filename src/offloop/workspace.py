@@ -58,7 +58,7 @@ class Workspace:
         puts.set_resolver(self._resolve)
 
     def close(self) -> None:
-        """Make no more views; both descriptors are closed, or will be with the views."""
+        """Make no more views; the descriptors are closed, or will be with the views."""
         puts.set_resolver(None)
         self._puts.clear()
         os.close(self._requests)
