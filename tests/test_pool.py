@@ -490,8 +490,14 @@ def test_a_value_out_of_range_is_a_value_error(words):
 
 
 def test_words_of_a_later_version_are_refused_and_not_ignored():
-    with pytest.raises(UsageError, match="recycling"):
-        Pool(recycle=Recycle(max_jobs=3))
+    with pytest.raises(UsageError, match="elastic size"):
+        Pool(min_workers=1)
+
+
+def test_recycling_is_given_as_a_whole():
+    with pytest.raises(TypeError, match=r"recycle takes a Recycle\(\.\.\.\), not 3"):
+        Pool(recycle=3)
+    assert Pool(recycle=Recycle(max_jobs=3))._options.recycle.max_jobs == 3
 
 
 async def test_job_options_are_checked():

@@ -17,6 +17,7 @@ import pytest
 
 import jobs
 from offloop import messages
+from offloop.core.exits import ExitReason
 from offloop.errors import StartError
 from offloop.options import PoolOptions
 from offloop.supervisor import Supervisor
@@ -52,8 +53,10 @@ class Conductor:
     def worker_made(self, worker):
         self.loop.add_reader(worker.channel.fd, self._read, worker)
 
+    def worker_employ(self, worker):
+        self._told["ready"].put_nowait(worker)
+
     def worker_retire(self, worker):
-        self.supervisor.worker_leaving(worker, "retired")
         worker.channel.send((messages.STOP,))
 
     def worker_gone(self, worker, exit):
@@ -69,9 +72,7 @@ class Conductor:
         while worker.channel.wants_reading():
             message = worker.channel.receive_nowait()
             if message is not None and message[0] == messages.READY:
-                worker.pid = message[1]  # the forkserver may tell it a moment later
-                self.supervisor.worker_ready(worker)
-                self._told["ready"].put_nowait(worker)
+                self.supervisor.worker_ready(worker, message[1])
             elif message is not None:
                 assert message[0] == messages.BROKEN
                 self.supervisor.worker_broken(worker, message[1])
@@ -137,7 +138,7 @@ async def test_scaling_starts_and_retires_workers():
         one.supervisor.scale(1)
         for _ in range(2):
             worker, exit = await one.told("gone")
-            assert (worker.ending, exit.code) == ("retired", 0)
+            assert (worker.reason, exit.code) == (ExitReason.SCALED_DOWN, 0)
         assert len(list(one.supervisor.workers)) == 1
         assert one.supervisor.started == 3
 
@@ -211,7 +212,7 @@ async def test_ends_that_somebody_caused_never_make_it_give_up(blames):
             if blames:
                 os.kill(worker.pid, signal.SIGKILL)
             else:
-                one.supervisor.kill(worker, "because")
+                one.supervisor.kill(worker, "because", ExitReason.CANCELLED)
             worker, exit = await one.told("gone")
             assert exit.signal == "SIGKILL"
             assert worker.ending == ("" if blames else "because")
@@ -377,8 +378,8 @@ async def test_beside_a_thread_no_worker_is_forked(tmp_path, write_module):
         assert parent(new) != forkserver.pid
         told = log.read_text().split()
         assert told == [str(forkserver.pid)] + [str(parent(new))] * 2
-        one.supervisor.kill(old, "because")
-        one.supervisor.kill(beside, "because")
+        for worker in (old, beside):
+            one.supervisor.kill(worker, "because", ExitReason.CANCELLED)
         for _ in range(2):
             await one.told("gone")
         await asyncio.to_thread(psutil.wait_procs, [forkserver], _PATIENCE)

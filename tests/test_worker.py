@@ -12,7 +12,7 @@ import time
 import pytest
 
 import jobs
-from offloop import context, current_job, messages
+from offloop import context, current_job, messages, meter
 from offloop import worker as module
 from offloop.errors import ResultNotEncodable
 from offloop.wire.status import SLOTS
@@ -333,6 +333,43 @@ def test_the_signal_gives_jobs_back_while_a_long_one_runs(parent, during):
 
 
 # Stopping
+
+
+def test_a_worker_that_is_used_up_says_so_before_its_last_answer(parent):
+    parent.page.allow(2, 0)
+    first, second, *rest = parent.send(*(parent.call(jobs.add, n) for n in range(4)))
+    again = parent.submit(jobs.add, 9)
+    parent.finish()
+    said, *returned, answered, more = parent.all()
+    assert said == (messages.SPENT, meter.JOBS)
+    assert returned == [(messages.RETURNED, rest)]
+    assert [a.job for a in answered[1]] == [first, second]
+    assert more == (messages.RETURNED, [again])
+    assert parent.page.used() == (2, 0)
+    assert parent.page.running() == 0
+
+
+def test_after_a_large_last_answer_nothing_begins_either(parent):
+    parent.page.allow(1, 0)
+    first, _ = parent.send(
+        parent.call(jobs.add, "x" * 40_000, ""), parent.call(jobs.add, 1)
+    )
+    parent.page.note_heard(first)
+    parent.finish()
+    assert [message[0] for message in parent.all()] == [
+        messages.SPENT,
+        messages.RESULTS,
+        messages.RETURNED,
+    ]
+
+
+def test_a_worker_that_leaves_anyway_is_not_measured(parent):
+    parent.page.allow(1, 0)
+    parent.page.interrupt(1)
+    parent.send(parent.call(jobs.add, 1))
+    parent.serve()
+    (answered,) = parent.all()
+    assert [a.status for a in answered[1]] == [messages.INTERRUPTED]
 
 
 def test_told_to_leave_it_finishes_its_inbox_first(parent, during):

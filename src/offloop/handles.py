@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from offloop.core.exits import ExitReason
     from offloop.wire.channel import Channel
 
 # Runs in the new interpreter. It gets our sys.path, because the user's program may have
@@ -104,8 +105,12 @@ class WorkerHandle:
         self.pid: int | None = None
         #: what the worker said about a set-up that failed
         self.broken = ""
-        #: why it was asked to end; "" while nobody did
+        #: it has said that it is ready
+        self.ready = False
+        #: why it was asked to end, in words; "" while nobody did
         self.ending = ""
+        #: the same as a word; None while nobody did
+        self.reason: ExitReason | None = None
         self._page_file = page
         self._pidfd: int | None = None
 

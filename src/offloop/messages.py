@@ -7,6 +7,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
     JOBS     calls, definitions, forgotten    READY     pid
     RECALL   job numbers                      RESULTS   answers, imported modules
     STOP                                      RETURNED  job numbers
+                                              SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
 
     parent → forkserver                      forkserver → parent
@@ -45,6 +46,7 @@ READY = 11
 RESULTS = 12
 RETURNED = 13
 BROKEN = 14
+SPENT = 15
 
 # status of an answer
 OK = 0

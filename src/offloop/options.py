@@ -115,14 +115,15 @@ class JobOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """When a worker is replaced by a fresh one, before it is asked to leave.
+    """When a worker is replaced by a fresh one, which is ready before the old one goes.
 
     Attributes:
         max_jobs: after so many jobs; None: never.
         max_age: after so many seconds; None: never.
-        max_rss: when its resident memory is above so many bytes; None: never.
-        jitter: share by which each limit is varied from worker to worker, so that they
-            do not all leave together.
+        max_rss: when it holds more than so many bytes after a job, memory that it
+            shares with others left out; None: never.
+        jitter: share by which each limit is lowered at most, by chance, from worker to
+            worker, so that they do not all leave together.
     """
 
     max_jobs: int | None = None
@@ -157,6 +158,7 @@ class PoolOptions:
     threads_per_worker: int | None = 1
     env: Mapping[str, str] = field(default_factory=dict)
     name: str = "offloop"
+    recycle: Recycle | None = None
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
@@ -174,6 +176,8 @@ class PoolOptions:
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
         if self.threads_per_worker is not None:
             whole("threads_per_worker", self.threads_per_worker, least=1)
+        if self.recycle is not None and not isinstance(self.recycle, Recycle):
+            raise TypeError(f"recycle takes a Recycle(...), not {self.recycle!r}")
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")

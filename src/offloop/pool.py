@@ -246,6 +246,8 @@ class Pool(PoolView):
             None: what they like. Variables that are set already are left alone.
         env: variables for the workers, added to this process's.
         name: for messages.
+        recycle: when a worker is replaced by a fresh one; None: never. No job waits for
+            that or is lost by it.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -285,7 +287,6 @@ class Pool(PoolView):
             min_workers=min_workers,
             idle_timeout=idle_timeout,
             max_pending_bytes=max_pending_bytes,
-            recycle=recycle,
             memory_limit=memory_limit,
             pin_cpus=pin_cpus or None,
         )
@@ -303,6 +304,7 @@ class Pool(PoolView):
             threads_per_worker=threads_per_worker,
             env=env or {},
             name=name,
+            recycle=recycle,
             job=job,
             **sized,
         )
@@ -484,13 +486,13 @@ _POOL_WORDS = (
     "threads_per_worker",
     "env",
     "name",
+    "recycle",
 )
 
 _LATER = {
     "min_workers": "elastic size",
     "idle_timeout": "elastic size",
     "max_pending_bytes": "a limit in bytes",
-    "recycle": "recycling",
     "memory_limit": "memory limits",
     "pin_cpus": "pinning to cores",
 }

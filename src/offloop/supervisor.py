@@ -1,8 +1,8 @@
 """Starts, watches and stops worker processes, as `core.supervision` decides.
 
-    conductor ◀── worker_made, worker_retire, worker_gone, gave_up ──┐
+    conductor ◀─ worker_made, _employ, _retire, _gone, gave_up ─────┐
         │                                                            │
-        └── scale, worker_ready, worker_broken, kill, learn ──▶ Supervisor
+        └─ scale, worker_ready, _used, _done, kill, learn ──────▶ Supervisor
                                                                  │    ▲
                                                        lifeline  ▼    │
                                                               forkserver
@@ -23,17 +23,20 @@ import os
 import signal
 import tempfile
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop import messages
 from offloop.core.commands import (
+    EmployChild,
     GiveUp,
     KillChild,
     RetireChild,
     StartChild,
     TerminateChild,
 )
-from offloop.core.supervision import Exit, Supervision
+from offloop.core.exits import Exit, ExitReason
+from offloop.core.supervision import Supervision
 from offloop.errors import StartError
 from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
 from offloop.wire.channel import Channel, make_context
@@ -67,6 +70,9 @@ class Conductor(Protocol):
     def worker_made(self, worker: WorkerHandle) -> None:
         """Listen to the channel of a worker that is about to start."""
 
+    def worker_employ(self, worker: WorkerHandle) -> None:
+        """Give jobs to a worker that is ready."""
+
     def worker_retire(self, worker: WorkerHandle) -> None:
         """Give the worker no more jobs; send it away when it has none."""
 
@@ -92,7 +98,7 @@ class Supervisor:
         self._conductor = conductor
         self._options = options
         self._setup = setup
-        self._supervision = Supervision()
+        self._supervision = Supervision(recycle=options.recycle)
         self._context = make_context()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -110,6 +116,8 @@ class Supervisor:
         self._learnt: set[str] = set()
         #: workers started since the beginning
         self.started = 0
+        #: workers that have ended, by reason
+        self.exits: Counter[ExitReason] = Counter()
 
     @property
     def workers(self) -> Iterable[WorkerHandle]:
@@ -129,9 +137,11 @@ class Supervisor:
         """Want no worker any more; those still there at `deadline` are killed."""
         self._perform(self._supervision.stop_asked(deadline, time.monotonic()))
 
-    def worker_ready(self, worker: WorkerHandle) -> None:
+    def worker_ready(self, worker: WorkerHandle, pid: int) -> None:
         """Note that a worker is ready; nobody else can reach its socket any more."""
         worker.channel.seal()
+        worker.ready = True
+        worker.pid = pid  # the forkserver may tell it a moment later
         self._failure = ""
         now = time.monotonic()
         self._perform(self._supervision.child_ready(worker.number, now))
@@ -140,13 +150,33 @@ class Supervisor:
         """Note that a worker's set-up failed; its end follows."""
         worker.broken = report
 
-    def worker_leaving(self, worker: WorkerHandle, reason: str) -> None:
-        """Note that a worker was asked to leave: its end is not a failure."""
-        worker.ending = reason
+    def worker_used(self, worker: WorkerHandle) -> None:
+        """Look what a worker has used up of what it may use."""
+        jobs, memory = worker.page.used()
+        now = time.monotonic()
+        self._perform(self._supervision.child_used(worker.number, jobs, memory, now))
 
-    def kill(self, worker: WorkerHandle, reason: str) -> None:
+    def worker_done(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        """Replace a worker that begins nothing more."""
+        now = time.monotonic()
+        self._perform(self._supervision.child_spent(worker.number, reason, now))
+
+    def worker_leaving(
+        self, worker: WorkerHandle, why: str, reason: ExitReason
+    ) -> None:
+        """Note that a worker leaves because it should: its end is not a failure.
+
+        Args:
+            worker: that leaves.
+            why: in words.
+            reason: counted, unless there was an earlier one.
+        """
+        worker.ending = why
+        worker.reason = worker.reason or reason
+
+    def kill(self, worker: WorkerHandle, why: str, reason: ExitReason) -> None:
         """End a worker at once; its end comes back as `worker_gone`."""
-        worker.ending = reason
+        self.worker_leaving(worker, why, reason)
         worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
@@ -176,14 +206,21 @@ class Supervisor:
     def _perform(self, commands: Iterable[Any]) -> None:
         for command in commands:
             match command:
-                case StartChild(slot=slot, child=child):
-                    self._start_worker(child, slot)
-                case RetireChild(child=child):
-                    self._conductor.worker_retire(self._workers[child])
-                case TerminateChild(child=child) | KillChild(child=child):
-                    self.kill(self._workers[child], "asked to end")
-                case GiveUp(reason=reason):
-                    self._give_up(reason)
+                case StartChild():
+                    self._start_worker(command)
+                case EmployChild(child=child):
+                    self._conductor.worker_employ(self._workers[child])
+                case RetireChild(child=child, reason=reason):
+                    worker = self._workers[child]
+                    self.worker_leaving(worker, reason.value, reason)
+                    self._conductor.worker_retire(worker)
+                case (
+                    TerminateChild(child=child, reason=reason)
+                    | KillChild(child=child, reason=reason)
+                ):
+                    self.kill(self._workers[child], "asked to end", reason)
+                case GiveUp(reason=text):
+                    self._give_up(text)
         self._arm()
 
     def _arm(self) -> None:
@@ -206,13 +243,15 @@ class Supervisor:
             message += f"\n{output}"
         self._conductor.gave_up(StartError(message, output=output))
 
-    def _start_worker(self, number: int, slot: int) -> None:
+    def _start_worker(self, order: StartChild) -> None:
+        number = order.child
         forkserver = self._forkserver or self._start_forkserver()
         path = f"{self._folder}/{number}"
         channel = Channel(self._context)
         channel.bind(path)
         page = create_file()
-        worker = WorkerHandle(number, slot, forkserver, channel, page)
+        worker = WorkerHandle(number, order.slot, forkserver, channel, page)
+        worker.page.allow(order.max_jobs, order.max_rss)
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
@@ -220,7 +259,8 @@ class Supervisor:
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         del self._workers[worker.number]
-        wanted = bool(worker.ending) or self._closing
+        wanted = worker.reason is not None or self._closing
+        self.exits[self._reason(worker, exit)] += 1
         blamed = self._conductor.worker_gone(worker, exit)
         if not wanted and exit.output:
             self._failure = exit.output
@@ -231,6 +271,18 @@ class Supervisor:
             now = time.monotonic()
             number, reason = worker.number, str(exit)
             self._perform(self._supervision.child_exited(number, kind, reason, now))
+
+    def _reason(self, worker: WorkerHandle, exit: WorkerExit) -> ExitReason:
+        """Return why a worker ended."""
+        if worker.reason is not None:
+            return worker.reason
+        if self._closing:
+            return ExitReason.SHUTDOWN
+        if not worker.ready:
+            return ExitReason.START_FAILED
+        if exit.code is None:
+            return ExitReason.FORKSERVER_LOST
+        return ExitReason.CRASHED
 
     # Forkservers
 

@@ -14,7 +14,8 @@ What the parent relies on:
 - after an answer too large for that nothing begins until the parent has heard it:
   jobs that wait or come meanwhile go back;
 - the page names the running job before its function is called;
-- an interrupted worker says so, begins nothing more and leaves.
+- an interrupted worker says so, begins nothing more and leaves;
+- a worker that has used up what it may use says so, and gives back all it gets.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from types import CoroutineType
 
 from offloop import context, messages
 from offloop.errors import JobInterrupted
+from offloop.meter import Meter
 from offloop.wire import codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
@@ -115,6 +117,10 @@ class Worker:
         #: True once this job was asked to stop, so that it is asked once
         self._asked = False
         self._stopping = False
+        #: counts what it uses; None while nothing is limited
+        self._meter: Meter | None = None
+        #: it has used up what it may use: nothing begins any more
+        self._spent = False
 
     def run(self, setup: bytes | None) -> int:
         """Serve until STOP or an interrupt; returns the exit code."""
@@ -143,6 +149,8 @@ class Worker:
         _keep_freed_memory()
         context.set_source(self._job_context)
         signal.signal(messages.WAKE_SIGNAL, self._woken)
+        meter = Meter(self._page, _return_freed_memory)
+        self._meter = meter if meter.needed else None
         self._channel.set_timeout(_IDLE)
         self._channel.send((messages.READY, os.getpid()))
         return True
@@ -216,11 +224,14 @@ class Worker:
                 self._listen()
                 if not self._inbox:
                     break
-            if self._unsafe and page.heard() != self._unsafe:
+            if self._spent or (self._unsafe and page.heard() != self._unsafe):
                 self._give_back_all()
                 break
             call, buffers = self._inbox.popleft()
             self._unsafe = 0 if self._run_job(call, buffers) else call[0]
+            if self._meter is not None and not self._stopping:
+                del call, buffers  # what the job was given is not what it keeps
+                self._measure(self._meter)
             if self._unsafe:
                 # Its answer is only in ZeroMQ's hands: nothing may begin, and perhaps
                 # crash, before the parent has it. The page goes on naming this job.
@@ -274,6 +285,18 @@ class Worker:
             self._buffers.extend(buffers)
         if now_ns - self._held_since > _HOLD_NS:
             self._flush()
+
+    def _measure(self, meter: Meter) -> None:
+        """Count the job that has just ended; if it was the last one, say so.
+
+        That goes ahead of the job's answer, which would bring another one.
+        """
+        self._call = ()
+        self._told = None
+        used_up = meter.job_ended()
+        if used_up:
+            self._spent = True
+            self._channel.send((messages.SPENT, used_up))
 
     def _resolve(self, identity: int) -> tuple[Callable[..., Any], str]:
         found = self._resolved.get(identity)

@@ -49,6 +49,16 @@ def answer(job, size=8):
     return job, job % 3, bytes([job % 251]) * size, job / 7, job / 11
 
 
+def test_what_a_worker_may_use_and_what_it_has_used(ends):
+    assert ends.worker.allowance() == (0, 0)
+    ends.parent.allow(7, 1 << 40)
+    assert ends.worker.allowance() == (7, 1 << 40)
+    assert ends.parent.used() == (0, 0)
+    ends.worker.note_used(3, 1 << 39)
+    assert ends.parent.used() == (3, 1 << 39)
+    assert ends.parent.running() == ends.parent.heard() == 0
+
+
 def test_a_new_page_says_nothing(ends):
     assert ends.parent.running() == 0
     assert ends.parent.since() == 0.0

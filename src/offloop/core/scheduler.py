@@ -54,6 +54,8 @@ class Scheduler:
     Args:
         max_pending: jobs that may wait or run at once; None for any number.
         grace: seconds that an interrupted job has before its worker is killed.
+        leave_time: seconds that a worker without a job has to leave in; user code may
+            run then too, at the interpreter's end.
         max_kills: workers that a job may kill before it is called poison.
         max_credit: jobs that one worker may hold.
         window: seconds that the jobs of a shared inbox may take together.
@@ -64,6 +66,7 @@ class Scheduler:
         *,
         max_pending: int | None = None,
         grace: float = 0.2,
+        leave_time: float = 5.0,
         max_kills: int = 3,
         max_credit: int = 64,
         window: float = 0.001,
@@ -79,7 +82,7 @@ class Scheduler:
         #: every worker between `worker_ready` and `worker_lost`
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
-        self._runs = Runs(self._roster, grace)
+        self._runs = Runs(self._roster, grace, leave_time)
 
     # Questions
 
@@ -349,7 +352,7 @@ class Scheduler:
         if record.inbox:
             self._runs.recall_rest(record, commands)
         else:
-            self._runs.stop(record, commands)
+            self._runs.stop(record, now, commands)
         return commands
 
     def worker_lost(

@@ -17,8 +17,10 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import messages
+from offloop import messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
+from offloop.core.exits import ExitReason
+from offloop.core.job import JobState
 from offloop.engines import endings
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.errors import PoolClosed
@@ -99,6 +101,8 @@ class LocalEngine(ScheduledEngine):
         #: those who wait for so many workers to be ready
         self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._workers_lost = 0
+        #: workers count what they use, for the supervisor to look at
+        self._metered = options.recycle is not None
         #: done when the last worker has left; None unless closing
         self._all_gone: asyncio.Future[None] | None = None
 
@@ -130,6 +134,7 @@ class LocalEngine(ScheduledEngine):
             super().stats(),
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
+            exits={why.value: n for why, n in self._supervisor.exits.items()},
         )
 
     # What the supervisor tells
@@ -138,9 +143,23 @@ class LocalEngine(ScheduledEngine):
         line = self._lines[worker.number] = _Line(worker)
         self._loop.add_reader(worker.channel.fd, self._read, line)
 
+    def worker_employ(self, worker: WorkerHandle) -> None:
+        self._ready_workers += 1
+        now = time.monotonic()
+        self._perform(self._scheduler.worker_ready(worker.number, now))
+        for waiting in list(self._ready_waiters):
+            wanted, waiter = waiting
+            if self._ready_workers >= wanted:
+                self._ready_waiters.remove(waiting)
+                if not waiter.done():
+                    waiter.set_result(None)
+
     def worker_retire(self, worker: WorkerHandle) -> None:
-        self._supervisor.worker_leaving(worker, "retired")
-        self._perform(self._scheduler.worker_retiring(worker.number, time.monotonic()))
+        number = worker.number
+        if self._scheduler.knows(number):
+            self._perform(self._scheduler.worker_retiring(number, time.monotonic()))
+        else:  # it stood by, and has never had a job
+            self._send_message(self._lines[number], (messages.STOP,), [])
 
     def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
         """Take leave of a worker, once everything that it has finished is delivered."""
@@ -209,22 +228,19 @@ class LocalEngine(ScheduledEngine):
             number = line.worker.number
             self._perform(self._scheduler.jobs_returned(number, message[1], now))
         elif kind == messages.READY:
-            self._heard_ready(line)
+            self._heard_ready(line, message[1])
+        elif kind == messages.SPENT:
+            by_memory = message[1] == meter.MEMORY
+            self._supervisor.worker_done(
+                line.worker,
+                ExitReason.RECYCLED_MEMORY if by_memory else ExitReason.RECYCLED_JOBS,
+            )
         elif kind == messages.BROKEN:
             self._supervisor.worker_broken(line.worker, message[1])
 
-    def _heard_ready(self, line: _Line) -> None:
+    def _heard_ready(self, line: _Line, pid: int) -> None:
         self._failure = None
-        self._ready_workers += 1
-        self._supervisor.worker_ready(line.worker)
-        now = time.monotonic()
-        self._perform(self._scheduler.worker_ready(line.worker.number, now))
-        for waiting in list(self._ready_waiters):
-            wanted, waiter = waiting
-            if self._ready_workers >= wanted:
-                self._ready_waiters.remove(waiting)
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._supervisor.worker_ready(line.worker, pid)
 
     def _heard_results(
         self, line: _Line, answers: list[tuple[Any, ...]], imported: list[str]
@@ -246,14 +262,24 @@ class LocalEngine(ScheduledEngine):
             if answer_status == messages.ERROR:
                 self._heard_error(number, job, payload, started, run_time, now)
             else:
-                self._supervisor.worker_leaving(worker, "left after an interrupt")
-                self._perform(self._scheduler.job_interrupted(number, job, now))
+                self._heard_interrupted(worker, job, now)
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
         if answers:
             worker.page.note_heard(answers[-1][0])
+            if self._metered:
+                self._supervisor.worker_used(worker)
         for module in imported:
             self._supervisor.learn(module)
+
+    def _heard_interrupted(self, worker: WorkerHandle, job: int, now: float) -> None:
+        """Let a worker go that has stopped a job, and have it replaced."""
+        call = self._scheduler.held(worker.number, job)
+        timed_out = call is not None and call.state is JobState.FAILED
+        reason = ExitReason.TIMED_OUT if timed_out else ExitReason.CANCELLED
+        self._perform(self._scheduler.job_interrupted(worker.number, job, now))
+        self._supervisor.worker_leaving(worker, "left after an interrupt", reason)
+        self._supervisor.worker_done(worker, reason)
 
     def _rescue(self, line: _Line) -> int:
         """Deliver kept answers that had not left; return what ran at the end.
@@ -289,12 +315,10 @@ class LocalEngine(ScheduledEngine):
                 line = self._lines[number]
                 line.worker.page.interrupt(job)
                 self._recall(line, [job])
-            case KillWorker(worker=number, reason=reason):
-                self._supervisor.kill(self._lines[number].worker, reason)
+            case KillWorker(worker=number, why=why, reason=reason):
+                self._supervisor.kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
-                line = self._lines[number]
-                self._supervisor.worker_leaving(line.worker, "stopped")
-                self._send_message(line, (messages.STOP,), [])
+                self._send_message(self._lines[number], (messages.STOP,), [])
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
         """Take jobs back: those that have not left at once, the others by a message."""

@@ -9,7 +9,11 @@ has one writer, and a word of eight aligned bytes is written in one store.
     24    attention        parent    "look at your socket before the next job"
     32    interrupt        parent    number of the job that must stop
     40    heard            parent    last job of the answers that have arrived
-    64    slots            worker    the last SLOTS answers, small ones
+    48    jobs             worker    jobs that it has run, if it counts them
+    56    memory           worker    bytes that it held when it last looked
+    64    max jobs         parent    after so many it stops by itself; 0: never
+    72    max memory       parent    above so many bytes likewise
+    4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
 
@@ -39,7 +43,7 @@ SLOTS = 64
 
 _SMALL = 256
 _LARGE = 16 * 1024
-_WORDS = 8
+_WORDS = 16
 _SLOTS_AT = 4096
 # One more than are read: a death may leave the one in work half written.
 _RING = SLOTS + 1
@@ -51,6 +55,7 @@ _ANSWER = struct.Struct("@QddII")
 _SMALL_ROOM = _SMALL - _ANSWER.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
+_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY = range(6, 10)
 
 
 def create_file() -> int:
@@ -143,7 +148,25 @@ class StatusPage:
         """Return the last job of the answers that have arrived, 0 for none."""
         return self._words[_HEARD]
 
+    def allowance(self) -> tuple[int, int]:
+        """Return how many jobs and bytes the worker may use; 0 is no limit."""
+        return self._words[_MAX_JOBS], self._words[_MAX_MEMORY]
+
+    def note_used(self, jobs: int, memory: int) -> None:
+        """Note how many jobs were run, and the bytes held at the last look."""
+        self._words[_JOBS] = jobs
+        self._words[_MEMORY] = memory
+
     # Parent's end
+
+    def allow(self, jobs: int, memory: int) -> None:
+        """Limit the worker, which begins after this; 0 is no limit."""
+        self._words[_MAX_JOBS] = jobs
+        self._words[_MAX_MEMORY] = memory
+
+    def used(self) -> tuple[int, int]:
+        """Return the jobs that were run, and the bytes held at the last look."""
+        return self._words[_JOBS], self._words[_MEMORY]
 
     def running(self) -> int:
         """Return the number of the job that runs (or ran at the death), 0 for none."""
