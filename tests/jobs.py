@@ -245,3 +245,22 @@ def hang_at_exit():
 
     atexit.register(signal.pause)
     return os.getpid()
+
+
+def take(size):
+    """Ask for so many bytes for a moment, and use none of them."""
+    return len(bytearray(size))
+
+
+def hold_in_child(size):
+    """Start a process without limits that holds so many bytes for a long time."""
+    import subprocess
+    import sys
+
+    code = (
+        "import resource, time\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))\n"
+        f"held = bytearray(b'x') * {size}\n"
+        "time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", code])

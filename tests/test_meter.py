@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 
 import pytest
 
 from offloop import meter
-from offloop.meter import JOBS, MEMORY, Meter, own_memory
+from offloop.errors import MemoryLimitExceeded
+from offloop.meter import JOBS, MEMORY, MemoryLimit, Meter, own_memory
 from offloop.wire.status import StatusPage, create_file
 
 PLENTY = 1 << 40
@@ -120,3 +122,51 @@ def test_without_proc_the_peak_is_taken(make, monkeypatch):
     peak = counter._resident()
     monkeypatch.undo()
     assert peak > 0
+
+
+@pytest.fixture
+def limit():
+    """Return what makes a limit; nothing is limited in the end."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    yield lambda more: MemoryLimit(private_bytes() + more)
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def private_bytes():
+    """Return what the kernel counts of this process against RLIMIT_DATA."""
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["VmData"].split()[0]) * 1024
+
+
+def test_a_limit_fails_allocations_while_it_is_imposed(limit):
+    one = limit(100_000_000)
+    one.impose()
+    with pytest.raises(MemoryError) as caught:
+        bytearray(200_000_000)
+    one.lift()
+    assert len(bytearray(200_000_000)) == 200_000_000
+    assert not one.was_exceeded
+    named = one.named(caught.value, 3, "blur")
+    assert one.was_exceeded
+    assert isinstance(named, MemoryLimitExceeded)
+    assert (named.job_id, named.function, named.__cause__) == (3, "blur", caught.value)
+    assert "job 3 (blur) asked for more memory than memory_limit=" in str(named)
+    assert "leaves it: MemoryError;" in str(named)
+
+
+def test_what_the_error_says_is_told(limit):
+    named = limit(0).named(MemoryError("cannot allocate 7 TiB"), 3, "blur")
+    assert "leaves it: cannot allocate 7 TiB;" in str(named)
+
+
+def test_other_errors_stay_what_they_are(limit):
+    one, error = limit(0), ValueError("bad")
+    assert one.named(error, 3, "blur") is error
+    assert not one.was_exceeded
+
+
+def test_a_limit_above_what_the_process_may_set_is_lowered(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (500, 500))
+    assert MemoryLimit(1000)._limit == 500
+    assert MemoryLimit(400)._limit == 400

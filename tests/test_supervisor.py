@@ -59,7 +59,8 @@ class Conductor:
     def worker_retire(self, worker):
         worker.channel.send((messages.STOP,))
 
-    def worker_gone(self, worker, exit):
+    def worker_gone(self, worker, exit, reason):
+        assert isinstance(reason, ExitReason)
         self._read(worker)
         self.loop.remove_reader(worker.channel.fd)
         self._told["gone"].put_nowait((worker, exit))
@@ -303,6 +304,34 @@ async def test_a_forkserver_that_is_killed_is_replaced_with_its_workers():
             assert exit.output == "its forkserver ended"
         replaced = await one.ready(2)
         assert len({parent(worker) for worker in replaced}) == 1
+
+
+async def test_a_forkserver_that_has_ended_is_forgotten():
+    async with conductor(1) as one:
+        for _ in range(2):
+            (worker,) = await one.ready()
+            psutil.Process(parent(worker)).kill()
+            await one.told("gone")
+        await one.ready()
+        while len(one.supervisor._forkservers) > 1:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert one.supervisor._forkservers == {one.supervisor._forkserver}
+
+
+async def test_workers_that_somebody_kills_again_and_again_are_replaced():
+    async with conductor(1) as one:
+        for _ in range(12):
+            (worker,) = await one.ready()
+            while not one.supervisor._supervision._restarts.worth_it(  # noqa: ASYNC110
+                one.supervisor._supervision._children[worker.number],
+                one.supervisor._supervision._boot,
+                time.monotonic(),
+            ):
+                await asyncio.sleep(0)
+            os.kill(worker.pid, signal.SIGTERM)
+            await one.told("gone")
+        assert one.supervisor.exits == {ExitReason.CRASHED: 12}
+        await one.ready()
 
 
 def notes_import(log, more=""):

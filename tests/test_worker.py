@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import resource
 import signal
 import sys
 import time
@@ -14,8 +15,9 @@ import pytest
 import jobs
 from offloop import context, current_job, messages, meter
 from offloop import worker as module
-from offloop.errors import ResultNotEncodable
+from offloop.errors import MemoryLimitExceeded, ResultNotEncodable
 from offloop.wire.status import SLOTS
+from test_meter import private_bytes
 from worker_parent import NUMBER, meanwhile, wait_until_readable
 
 # Jobs and answers
@@ -361,6 +363,61 @@ def test_after_a_large_last_answer_nothing_begins_either(parent):
         messages.RESULTS,
         messages.RETURNED,
     ]
+
+
+@pytest.fixture
+def limited(parent):
+    """Return a parent whose worker may take 100 MB for a job."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    parent.page.limit_memory(private_bytes() + 100_000_000)
+    yield parent
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_job_that_takes_too_much_memory_ends_with_an_error_and_so_does_the_worker(
+    limited,
+):
+    small, large, rest = limited.send(
+        limited.call(jobs.take, 1_000_000),
+        limited.call(jobs.take, 200_000_000),
+        limited.call(jobs.take, 1),
+    )
+    limited.finish()
+    said, *others = limited.all()
+    assert said == (messages.SPENT, meter.LIMIT)
+    # The error takes a while to be encoded, so either may come first.
+    (_, answers, _), returned = sorted(others)
+    assert returned == (messages.RETURNED, [rest])
+    assert [(a.job, a.status) for a in answers] == [
+        (small, messages.OK),
+        (large, messages.ERROR),
+    ]
+    assert isinstance(answers[1].value, MemoryLimitExceeded)
+    assert answers[1].value.job_id == large
+
+
+def test_other_errors_are_no_reason_to_leave(limited):
+    limited.submit(jobs.raise_value_error)
+    limited.finish()
+    (answered,) = limited.all()
+    assert isinstance(answered[1][0].value, ValueError)
+
+
+def test_used_up_in_two_ways_is_said_once(limited):
+    limited.page.allow(1, 0)
+    limited.submit(jobs.take, 200_000_000)
+    limited.finish()
+    assert [message[0] for message in limited.all()] == [
+        messages.SPENT,
+        messages.RESULTS,
+    ]
+
+
+def test_an_interrupted_job_limits_nothing_any_more(limited):
+    limited.page.interrupt(1)
+    limited.submit(jobs.add, 1)
+    limited.serve()
+    assert [a.status for a in limited.answers()] == [messages.INTERRUPTED]
 
 
 def test_a_worker_that_leaves_anyway_is_not_measured(parent):

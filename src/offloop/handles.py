@@ -149,7 +149,8 @@ class ForkserverHandle:
         folder: directory of the sockets, which it removes if the parent dies.
         preload: modules to import before the first fork.
         environment: of the new process.
-        hear: called with each message from it, and with None when it has ended.
+        hear: called with each message from it, and with None after the last one.
+        ended: called when the process has ended, unless the loop has.
     """
 
     def __init__(
@@ -158,9 +159,11 @@ class ForkserverHandle:
         preload: Sequence[str],
         environment: Mapping[str, str],
         hear: Callable[[ForkserverHandle, tuple[Any, ...] | None], None],
+        ended: Callable[[ForkserverHandle], object] = lambda handle: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._hear = hear
+        self._tell_ended = ended
         self._lifeline, theirs = Lifeline.pair()
         self._fd = self._lifeline.fileno()
         self._open = True
@@ -246,7 +249,11 @@ class ForkserverHandle:
         if self._process is not None:
             self._process.wait()
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
-            self._loop.call_soon_threadsafe(self._ended.set)
+            self._loop.call_soon_threadsafe(self._note_ended)
+
+    def _note_ended(self) -> None:
+        self._ended.set()
+        self._tell_ended(self)
 
     def _readable(self) -> None:
         for message in self._lifeline.receive():

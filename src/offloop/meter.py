@@ -1,5 +1,8 @@
 """What a worker has used up of what its parent allows it: jobs, and memory.
 
+    Meter         counts, and tells after a job that it was the last one
+    MemoryLimit   makes an allocation fail within a job
+
 A worker counts by itself and stops at a limit by itself, so that no message can be too
 late: the job after which it is over its limit is the last one. What that leads to is
 the parent's business.
@@ -16,6 +19,8 @@ import contextlib
 import os
 import time
 
+from offloop.errors import MemoryLimitExceeded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +33,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 #: what is used up; 0 stands for nothing
 JOBS = 1
 MEMORY = 2
+LIMIT = 3
 
 
 class Meter:
@@ -100,6 +106,54 @@ class Meter:
             # A job has closed all files, and perhaps opened others: look anew.
             self._file = None
             return own_memory()
+
+
+class MemoryLimit:
+    """Keeps jobs from making this process larger than it may be.
+
+    The kernel counts what the process can write to and shares with nobody (RLIMIT_DATA,
+    Linux 4.7), and refuses more; Python raises MemoryError then. It counts what was
+    asked for, not only what is resident, so an allocation fails before memory is short.
+    Between jobs nothing is limited: what the worker itself does must not fail.
+    """
+
+    __slots__ = ("_hard", "_kind", "_limit", "_set", "was_exceeded")
+
+    def __init__(self, limit: int) -> None:
+        import resource
+
+        self._set = resource.setrlimit
+        self._kind = resource.RLIMIT_DATA
+        _, self._hard = resource.getrlimit(self._kind)
+        #: bytes; never above what this process may set
+        self._limit = limit if self._hard < 0 else min(limit, self._hard)
+        #: a job has met the limit
+        self.was_exceeded = False
+
+    def impose(self) -> None:
+        """Limit what follows."""
+        self._set(self._kind, (self._limit, self._hard))
+
+    def lift(self) -> None:
+        """Limit nothing any more."""
+        self._set(self._kind, (self._hard, self._hard))
+
+    def named(self, error: BaseException, job: int, function: str) -> BaseException:
+        """Return the error that a job ends with: one for lack of memory says so."""
+        if not isinstance(error, MemoryError):
+            return error
+        self.was_exceeded = True
+        named = MemoryLimitExceeded(
+            f"job {job} ({function}) asked for more memory than memory_limit="
+            f"{self._limit / 2**20:,.0f} MiB leaves it: {str(error) or 'MemoryError'}; "
+            f"the process held {own_memory() / 2**20:,.0f} MiB after that, and is "
+            "replaced; raise memory_limit, or give the job less at a time",
+            job_id=job,
+            function=function,
+        )
+        named.__cause__ = error
+        named.__traceback__ = error.__traceback__
+        return named
 
 
 def own_memory() -> int:

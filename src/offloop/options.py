@@ -159,6 +159,7 @@ class PoolOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     name: str = "offloop"
     recycle: Recycle | None = None
+    memory_limit: int | None = None
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
@@ -178,6 +179,9 @@ class PoolOptions:
             whole("threads_per_worker", self.threads_per_worker, least=1)
         if self.recycle is not None and not isinstance(self.recycle, Recycle):
             raise TypeError(f"recycle takes a Recycle(...), not {self.recycle!r}")
+        if self.memory_limit is not None:
+            limit = size("memory_limit", self.memory_limit)
+            object.__setattr__(self, "memory_limit", limit)
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")

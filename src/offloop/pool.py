@@ -248,6 +248,8 @@ class Pool(PoolView):
         name: for messages.
         recycle: when a worker is replaced by a fresh one; None: never. No job waits for
             that or is lost by it.
+        memory_limit: bytes that a worker may hold for itself while it runs a job; the
+            job that asks for more ends with MemoryLimitExceeded. None: any number.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -287,7 +289,6 @@ class Pool(PoolView):
             min_workers=min_workers,
             idle_timeout=idle_timeout,
             max_pending_bytes=max_pending_bytes,
-            memory_limit=memory_limit,
             pin_cpus=pin_cpus or None,
         )
         job = JobOptions().changed(
@@ -305,6 +306,7 @@ class Pool(PoolView):
             env=env or {},
             name=name,
             recycle=recycle,
+            memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             job=job,
             **sized,
         )
@@ -487,13 +489,13 @@ _POOL_WORDS = (
     "env",
     "name",
     "recycle",
+    "memory_limit",
 )
 
 _LATER = {
     "min_workers": "elastic size",
     "idle_timeout": "elastic size",
     "max_pending_bytes": "a limit in bytes",
-    "memory_limit": "memory limits",
     "pin_cpus": "pinning to cores",
 }
 

@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from offloop import messages
+from offloop import machine, messages
 from offloop.core.commands import (
     EmployChild,
     GiveUp,
@@ -60,6 +60,12 @@ _THREAD_VARIABLES = (
     "VIPS_CONCURRENCY",
 )
 
+# Signals that processes hardly ever send to themselves: somebody wanted its end.
+_DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+
+# Seconds between two looks at the memory of one worker, if that is limited.
+_MEMORY_INTERVAL = 0.1
+
 # A Unix socket's path may have 107 bytes; a worker's name needs the rest.
 _LONGEST_FOLDER = 80
 
@@ -76,7 +82,9 @@ class Conductor(Protocol):
     def worker_retire(self, worker: WorkerHandle) -> None:
         """Give the worker no more jobs; send it away when it has none."""
 
-    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+    def worker_gone(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> bool:
         """Take leave of a worker; True when a job is to blame for its death."""
 
     def gave_up(self, error: StartError) -> None:
@@ -114,6 +122,10 @@ class Supervisor:
         self._failure = ""
         #: modules that the forkserver imports, learnt from workers
         self._learnt: set[str] = set()
+        #: notices kills for lack of memory
+        self._oom_kills = machine.OomKills()
+        #: watches what workers hold; None while that is not limited
+        self._memory_watch: asyncio.TimerHandle | None = None
         #: workers started since the beginning
         self.started = 0
         #: workers that have ended, by reason
@@ -128,6 +140,8 @@ class Supervisor:
         """Begin to start the wanted number of workers."""
         self._folder = _private_folder()
         self.scale(self._options.max_workers)
+        if self._options.memory_limit is not None:
+            self._watch_memory(0)
 
     def scale(self, workers: int) -> None:
         """Want so many workers from now on."""
@@ -189,11 +203,12 @@ class Supervisor:
     async def close(self) -> None:
         """End everything at once and leave nothing; running workers are killed."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._memory_watch):
+            if timer is not None:
+                timer.cancel()
         for forkserver in self._forkservers:
             forkserver.hang_up()
-        for forkserver in self._forkservers:
+        for forkserver in list(self._forkservers):
             await forkserver.gone()
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
@@ -252,6 +267,7 @@ class Supervisor:
         page = create_file()
         worker = WorkerHandle(number, order.slot, forkserver, channel, page)
         worker.page.allow(order.max_jobs, order.max_rss)
+        worker.page.limit_memory(self._options.memory_limit or 0)
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
@@ -260,17 +276,22 @@ class Supervisor:
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         del self._workers[worker.number]
         wanted = worker.reason is not None or self._closing
-        self.exits[self._reason(worker, exit)] += 1
-        blamed = self._conductor.worker_gone(worker, exit)
+        reason = self._reason(worker, exit)
+        self.exits[reason] += 1
+        blamed = self._conductor.worker_gone(worker, exit, reason)
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
         self._let_go(worker.forkserver)
         if not self._closing:
-            kind = Exit.BLAMED if blamed else Exit.WANTED if wanted else Exit.UNASKED
-            now = time.monotonic()
-            number, reason = worker.number, str(exit)
-            self._perform(self._supervision.child_exited(number, kind, reason, now))
+            if blamed or wanted:
+                kind = Exit.BLAMED if blamed else Exit.WANTED
+            else:
+                from_outside = reason is ExitReason.CRASHED and exit.signal in _DEADLY
+                kind = Exit.KILLED if from_outside else Exit.UNASKED
+            now, text = time.monotonic(), str(exit)
+            commands = self._supervision.child_exited(worker.number, kind, text, now)
+            self._perform(commands)
 
     def _reason(self, worker: WorkerHandle, exit: WorkerExit) -> ExitReason:
         """Return why a worker ended."""
@@ -282,13 +303,44 @@ class Supervisor:
             return ExitReason.START_FAILED
         if exit.code is None:
             return ExitReason.FORKSERVER_LOST
+        if exit.signal == "SIGKILL" and self._oom_kills.one_more():
+            return ExitReason.OUT_OF_MEMORY
         return ExitReason.CRASHED
+
+    def _watch_memory(self, last: int) -> None:
+        """Kill a worker that holds too much, its children included; one a look.
+
+        A job's own allocations fail at the limit; this is for what it starts, and for
+        systems that do not enforce limits.
+
+        Args:
+            last: number of the worker that was looked at last.
+        """
+        numbers = [n for n, one in self._workers.items() if one.pid is not None]
+        later = [number for number in numbers if number > last]
+        number = min(later or numbers, default=0)
+        worker = self._workers.get(number)
+        limit = self._options.memory_limit
+        if worker is not None and worker.pid is not None and limit is not None:
+            held = machine.memory_of_tree(worker.pid)
+            if held > limit and worker.reason is None:
+                why = (
+                    f"its process and the children of that held {held / 2**20:,.0f} "
+                    f"MiB, and memory_limit is {limit / 2**20:,.0f} MiB"
+                )
+                self.kill(worker, why, ExitReason.OUT_OF_MEMORY)
+        delay = _MEMORY_INTERVAL / max(len(numbers), 1)
+        self._memory_watch = self._loop.call_later(delay, self._watch_memory, number)
 
     # Forkservers
 
     def _start_forkserver(self) -> ForkserverHandle:
         forkserver = ForkserverHandle(
-            self._folder, self._options.preload, self._environment(), self._hear
+            self._folder,
+            self._options.preload,
+            self._environment(),
+            self._hear,
+            self._forkservers.discard,
         )
         self._forkserver = forkserver
         self._forkservers.add(forkserver)

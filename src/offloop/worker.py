@@ -20,6 +20,7 @@ What the parent relies on:
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import pickle
@@ -31,9 +32,9 @@ import traceback
 from collections import deque
 from types import CoroutineType
 
-from offloop import context, messages
+from offloop import context, messages, meter
 from offloop.errors import JobInterrupted
-from offloop.meter import Meter
+from offloop.meter import MemoryLimit, Meter
 from offloop.wire import codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
@@ -59,6 +60,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEEP_BYTES = 1 << 30
 
+# By how much more the kernel blames a worker for a lack of memory (of 1000 in all).
+_OOM_SCORE = 300
+
 # Time that unsent answers get when the worker leaves.
 _LINGER = 5.0
 
@@ -73,6 +77,7 @@ def main(number: int, address: str, page: int, setup: bytes | None) -> int:
         setup: the encoded initializer and its arguments, or None.
     """
     _reset_signals()
+    _volunteer()
     _reseed()
     _forget_main()
     StatusPage.prepare_last_words(page)
@@ -105,6 +110,8 @@ class Worker:
         self._buffers: list[Any] = []
         #: when the oldest of `_answers` was ready, in monotonic nanoseconds
         self._held_since = 0
+        #: they have waited long enough for companions
+        self._held_long = False
         #: modules imported for a function that left no thread and no open file
         self._imported: list[str] = []
         #: number of the latest job if its answer was too large to be kept, else 0
@@ -119,6 +126,8 @@ class Worker:
         self._stopping = False
         #: counts what it uses; None while nothing is limited
         self._meter: Meter | None = None
+        #: keeps jobs from taking more memory; None if they may
+        self._limit: MemoryLimit | None = None
         #: it has used up what it may use: nothing begins any more
         self._spent = False
 
@@ -139,6 +148,9 @@ class Worker:
     # Messages
 
     def _set_up(self, setup: bytes | None) -> bool:
+        limit = self._page.memory_limit()
+        if limit:
+            self._limit = MemoryLimit(limit)
         try:
             if setup is not None:
                 initializer, initargs = pickle.loads(setup)
@@ -149,8 +161,8 @@ class Worker:
         _keep_freed_memory()
         context.set_source(self._job_context)
         signal.signal(messages.WAKE_SIGNAL, self._woken)
-        meter = Meter(self._page, _return_freed_memory)
-        self._meter = meter if meter.needed else None
+        counts = Meter(self._page, _return_freed_memory)
+        self._meter = counts if counts.needed else None
         self._channel.set_timeout(_IDLE)
         self._channel.send((messages.READY, os.getpid()))
         return True
@@ -203,8 +215,7 @@ class Worker:
         self._channel.send((messages.RETURNED, returned))
 
     def _give_back_all(self) -> None:
-        if self._inbox:
-            self._give_back({call[0] for call, _ in self._inbox})
+        self._give_back({call[0] for call, _ in self._inbox})
 
     def _flush(self) -> None:
         if self._answers or self._imported:
@@ -213,6 +224,7 @@ class Worker:
             self._answers = []
             self._buffers = []
             self._imported = []
+            self._held_long = False
 
     # Jobs
 
@@ -232,7 +244,9 @@ class Worker:
             if self._meter is not None and not self._stopping:
                 del call, buffers  # what the job was given is not what it keeps
                 self._measure(self._meter)
-            if self._unsafe:
+            if self._limit is not None and self._limit.was_exceeded:
+                self._be_spent(meter.LIMIT)  # libraries may be in an odd state now
+            if self._unsafe or self._held_long:
                 # Its answer is only in ZeroMQ's hands: nothing may begin, and perhaps
                 # crash, before the parent has it. The page goes on naming this job.
                 self._flush()
@@ -254,6 +268,8 @@ class Worker:
             self._call = call
             self._asked = False
             self._in_job = job
+            if self._limit is not None:
+                self._limit.impose()
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
             if many:
@@ -261,6 +277,8 @@ class Worker:
             else:
                 value = _call(function, args, kwargs)
             self._in_job = 0
+            if self._limit is not None:
+                self._limit.lift()
             answer, out = codec.encode_result(value, name)
             status = messages.OK
         except JobInterrupted:
@@ -268,6 +286,9 @@ class Worker:
             return self._leave_interrupted(job)
         except BaseException as error:
             self._in_job = 0
+            if self._limit is not None:
+                self._limit.lift()
+                error = self._limit.named(error, job, name)
             answer = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
         ended_ns = time.monotonic_ns()
@@ -283,8 +304,7 @@ class Worker:
         self._answers.append(answer)
         if buffers:
             self._buffers.extend(buffers)
-        if now_ns - self._held_since > _HOLD_NS:
-            self._flush()
+        self._held_long = now_ns - self._held_since > _HOLD_NS
 
     def _measure(self, meter: Meter) -> None:
         """Count the job that has just ended; if it was the last one, say so.
@@ -295,6 +315,10 @@ class Worker:
         self._told = None
         used_up = meter.job_ended()
         if used_up:
+            self._be_spent(used_up)
+
+    def _be_spent(self, used_up: int) -> None:
+        if not self._spent:
             self._spent = True
             self._channel.send((messages.SPENT, used_up))
 
@@ -352,6 +376,8 @@ class Worker:
         """
         self._asked = True
         self._stopping = True
+        if self._limit is not None:
+            self._limit.lift()
         started = self._page.since()
         run_time = time.monotonic() - started
         self._answers.append((job, messages.INTERRUPTED, b"", 0, started, run_time))
@@ -390,6 +416,14 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
+
+
+def _volunteer() -> None:
+    """When memory ends, let the kernel kill a worker rather than what it works for."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = min(int(file.read()) + _OOM_SCORE, 1000)
+        file.seek(0)
+        file.write(str(score))
 
 
 def _reseed() -> None:

@@ -17,7 +17,11 @@ from offloop import Pool, offload
 import jobs
 
 async def main():
-    pool = await Pool(2).start()
+    pool = Pool(2, preload={preload})
+    if {wait}:
+        await pool.start()
+    else:
+        pool._begin()
     going = [pool.submit({function}, {arguments}) for _ in range(2)]
     if {wait}:
         await pool.ready()
@@ -30,11 +34,23 @@ asyncio.run(main())
 """
 
 
-def run(folder, function="sum", arguments="itertools.repeat(0)", ending="", wait=True):
+def run(
+    folder,
+    function="sum",
+    arguments="itertools.repeat(0)",
+    ending="",
+    wait=True,
+    preload=(),
+):
     code = _PROGRAM.format(
-        function=function, arguments=arguments, ending=ending, wait=wait
+        function=function,
+        arguments=arguments,
+        ending=ending,
+        wait=wait,
+        preload=preload,
     )
-    path = os.pathsep.join(p for p in sys.path if p)
+    modules = folder.with_name("modules")
+    path = os.pathsep.join([*(p for p in sys.path if p), str(modules)])
     environment = {**os.environ, "PYTHONPATH": path, "OFFLOOP_RUNTIME_DIR": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -108,6 +124,25 @@ def test_a_program_that_ends_in_the_middle_of_the_start_leaves_nothing(tmp_path)
     assert program.stdout.readline() == "running\n"
     program.communicate()
     assert program.returncode == 3
+
+
+def test_a_forkserver_that_never_stops_importing_ends_with_the_program(tmp_path, gate):
+    reached = gate()
+    modules, folder = tmp_path / "modules", tmp_path / "run"
+    modules.mkdir()
+    folder.mkdir()
+    text = f"import jobs\njobs.loop_in_c({str(reached)!r})"
+    (modules / "endless.py").write_text(text)
+    ending = "await asyncio.sleep(600)"
+    program = run(folder, "max", "range(10)", ending, wait=False, preload=["endless"])
+    assert program.stdout.readline() == "running\n"
+    with open(str(reached)) as file:
+        assert file.readline()
+    family = descendants(program.pid)
+    assert len(family) == 2  # the forkserver, and what looks after it
+    program.kill()
+    program.communicate()
+    assert_gone(family, folder)
 
 
 def test_ctrl_c_ends_the_program_without_noise_from_workers(tmp_path):

@@ -16,6 +16,8 @@ class Exit(enum.Enum):
 
     #: nobody asked for it: a crash, or a kill from outside
     UNASKED = "unasked"
+    #: somebody outside of the pool sent it a deadly signal
+    KILLED = "killed"
     #: somebody asked for its end, or for that of its job
     WANTED = "wanted"
     #: it died of the job that it ran

@@ -43,6 +43,13 @@ _FULL = status.SLOTS // 2
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 4
 
+# Why a worker leaves that says it is used up.
+_USED_UP = {
+    meter.JOBS: ExitReason.RECYCLED_JOBS,
+    meter.MEMORY: ExitReason.RECYCLED_MEMORY,
+    meter.LIMIT: ExitReason.OUT_OF_MEMORY,
+}
+
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
 
@@ -161,7 +168,9 @@ class LocalEngine(ScheduledEngine):
         else:  # it stood by, and has never had a job
             self._send_message(self._lines[number], (messages.STOP,), [])
 
-    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+    def worker_gone(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> bool:
         """Take leave of a worker, once everything that it has finished is delivered."""
         number = worker.number
         line = self._lines[number]
@@ -177,7 +186,7 @@ class LocalEngine(ScheduledEngine):
                 running = None
             blamed = running is not None
             now = time.monotonic()
-            detail = endings.Loss(worker.number, exit, worker.ending)
+            detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
         del self._lines[number]
@@ -230,11 +239,7 @@ class LocalEngine(ScheduledEngine):
         elif kind == messages.READY:
             self._heard_ready(line, message[1])
         elif kind == messages.SPENT:
-            by_memory = message[1] == meter.MEMORY
-            self._supervisor.worker_done(
-                line.worker,
-                ExitReason.RECYCLED_MEMORY if by_memory else ExitReason.RECYCLED_JOBS,
-            )
+            self._supervisor.worker_done(line.worker, _USED_UP[message[1]])
         elif kind == messages.BROKEN:
             self._supervisor.worker_broken(line.worker, message[1])
 

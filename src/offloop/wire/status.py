@@ -13,6 +13,7 @@ has one writer, and a word of eight aligned bytes is written in one store.
     56    memory           worker    bytes that it held when it last looked
     64    max jobs         parent    after so many it stops by itself; 0: never
     72    max memory       parent    above so many bytes likewise
+    80    memory limit     parent    bytes that a job may not go beyond; 0: any
     4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
@@ -55,7 +56,7 @@ _ANSWER = struct.Struct("@QddII")
 _SMALL_ROOM = _SMALL - _ANSWER.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
-_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY = range(6, 10)
+_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT = range(6, 11)
 
 
 def create_file() -> int:
@@ -152,6 +153,10 @@ class StatusPage:
         """Return how many jobs and bytes the worker may use; 0 is no limit."""
         return self._words[_MAX_JOBS], self._words[_MAX_MEMORY]
 
+    def memory_limit(self) -> int:
+        """Return the bytes that no job may make the worker go beyond; 0 for any."""
+        return self._words[_LIMIT]
+
     def note_used(self, jobs: int, memory: int) -> None:
         """Note how many jobs were run, and the bytes held at the last look."""
         self._words[_JOBS] = jobs
@@ -163,6 +168,10 @@ class StatusPage:
         """Limit the worker, which begins after this; 0 is no limit."""
         self._words[_MAX_JOBS] = jobs
         self._words[_MAX_MEMORY] = memory
+
+    def limit_memory(self, limit: int) -> None:
+        """Let no job of a worker that begins after this go beyond so many bytes."""
+        self._words[_LIMIT] = limit
 
     def used(self) -> tuple[int, int]:
         """Return the jobs that were run, and the bytes held at the last look."""
