@@ -29,7 +29,8 @@ class Conductor:
     """Listens to workers as a conductor must, and notes what it is told."""
 
     def __init__(self, setup, **options):
-        self.supervisor = Supervisor(self, PoolOptions(**options), setup)
+        self.options = PoolOptions(**options)
+        self.supervisor = Supervisor(self, self.options, setup)
         self.loop = asyncio.get_running_loop()
         #: what `worker_gone` answers: a job is to blame
         self.blames = False
@@ -84,7 +85,7 @@ async def conductor(max_workers=1, setup=None, **options):
     """Start workers, and end them however the test ends."""
     encoded = None if setup is None else pickle.dumps(setup)
     one = Conductor(encoded, max_workers=max_workers, **options)
-    one.supervisor.start()
+    one.supervisor.start(one.options.max_workers)
     try:
         yield one
     finally:
@@ -502,5 +503,5 @@ async def test_nowhere_to_put_the_sockets_is_an_error(monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     one = Conductor(None, max_workers=1)
     with pytest.raises(StartError, match="set OFFLOOP_RUNTIME_DIR to one that"):
-        one.supervisor.start()
+        one.supervisor.start(one.options.max_workers)
     await one.supervisor.close()

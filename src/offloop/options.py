@@ -160,10 +160,22 @@ class PoolOptions:
     name: str = "offloop"
     recycle: Recycle | None = None
     memory_limit: int | None = None
+    min_workers: int | None = None
+    idle_timeout: float | None = None
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
         whole("max_workers", self.max_workers, least=1)
+        if self.min_workers is not None:
+            whole("min_workers", self.min_workers, least=0)
+            if self.min_workers > self.max_workers:
+                raise ValueError(
+                    f"min_workers must be at most max_workers, which is "
+                    f"{self.max_workers}, not {self.min_workers}"
+                )
+        if self.idle_timeout is not None:
+            timeout = seconds("idle_timeout", self.idle_timeout)
+            object.__setattr__(self, "idle_timeout", timeout)
         if self.max_pending is not None:
             whole("max_pending", self.max_pending, least=1)
         object.__setattr__(self, "grace", seconds("grace", self.grace, least=0.0))
@@ -185,6 +197,11 @@ class PoolOptions:
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")
+
+    @property
+    def is_elastic(self) -> bool:
+        """True for a pool whose size follows the work."""
+        return self.min_workers is not None or self.idle_timeout is not None
 
 
 def chosen_engine(engine: str) -> str:

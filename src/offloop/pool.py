@@ -246,6 +246,11 @@ class Pool(PoolView):
             None: what they like. Variables that are set already are left alone.
         env: variables for the workers, added to this process's.
         name: for messages.
+        min_workers: processes that there always are; more come, up to `max_workers`,
+            when jobs wait, and go when they are idle. None: the size is fixed, or, with
+            `idle_timeout`, 0.
+        idle_timeout: seconds after which an idle process goes; None: 60, if the size is
+            not fixed.
         recycle: when a worker is replaced by a fresh one; None: never. No job waits for
             that or is lost by it.
         memory_limit: bytes that a worker may hold for itself while it runs a job; the
@@ -286,8 +291,6 @@ class Pool(PoolView):
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
         _refuse_later(
-            min_workers=min_workers,
-            idle_timeout=idle_timeout,
             max_pending_bytes=max_pending_bytes,
             pin_cpus=pin_cpus or None,
         )
@@ -305,6 +308,8 @@ class Pool(PoolView):
             threads_per_worker=threads_per_worker,
             env=env or {},
             name=name,
+            min_workers=min_workers,
+            idle_timeout=idle_timeout,  # type: ignore[arg-type]  # made a float there
             recycle=recycle,
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             job=job,
@@ -369,7 +374,9 @@ class Pool(PoolView):
         await self.close()
 
     async def resize(self, max_workers: int) -> None:
-        """Change the number of workers; running jobs are not disturbed.
+        """Change `max_workers`; running jobs are not disturbed.
+
+        A pool of a fixed size has so many when this returns; an elastic one may.
 
         Raises:
             ValueError: for less than 1.
@@ -490,11 +497,11 @@ _POOL_WORDS = (
     "name",
     "recycle",
     "memory_limit",
+    "min_workers",
+    "idle_timeout",
 )
 
 _LATER = {
-    "min_workers": "elastic size",
-    "idle_timeout": "elastic size",
     "max_pending_bytes": "a limit in bytes",
     "pin_cpus": "pinning to cores",
 }

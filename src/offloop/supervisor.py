@@ -43,7 +43,7 @@ from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from offloop.options import PoolOptions
 
@@ -136,16 +136,29 @@ class Supervisor:
         """The workers that are starting or running."""
         return self._workers.values()
 
-    def start(self) -> None:
-        """Begin to start the wanted number of workers."""
+    @property
+    def starting(self) -> int:
+        """Number of workers that are not ready yet, or that wait to be started."""
+        seen = self._supervision.stats()
+        return seen.starting + seen.waiting
+
+    def start(self, workers: int) -> None:
+        """Begin to start so many workers; even for none there will be a forkserver."""
         self._folder = _private_folder()
-        self.scale(self._options.max_workers)
+        self._start_forkserver()
+        self.scale(workers)
         if self._options.memory_limit is not None:
             self._watch_memory(0)
 
-    def scale(self, workers: int) -> None:
-        """Want so many workers from now on."""
-        self._perform(self._supervision.scale_asked(workers, time.monotonic()))
+    def scale(self, workers: int, first: Sequence[int] = ()) -> None:
+        """Want so many workers from now on.
+
+        Args:
+            workers: that there should be.
+            first: numbers of those that go first, if there are too many.
+        """
+        now = time.monotonic()
+        self._perform(self._supervision.scale_asked(workers, now, first))
 
     def dismiss(self, deadline: float) -> None:
         """Want no worker any more; those still there at `deadline` are killed."""

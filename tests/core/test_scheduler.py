@@ -438,6 +438,18 @@ def test_a_worker_that_hangs_while_it_leaves_is_killed():
     assert kill.why == "it did not leave within 3 s"
 
 
+def test_who_waits_and_who_is_idle_can_be_asked():
+    machine = Machine(2)
+    scheduler = machine.scheduler
+    assert scheduler.idle_workers() == [1, 2]
+    assert (scheduler.waiting, scheduler.longest_wait(machine.now)) == (0, 0.0)
+    for _ in range(4):
+        machine.submit()
+    machine.now += 3.0
+    assert scheduler.idle_workers() == []
+    assert (scheduler.waiting, scheduler.longest_wait(machine.now)) == (2, 3.0)
+
+
 def test_a_worker_that_was_sent_away_and_stays_is_killed():
     machine = Machine(1)
     assert machine.worker_retiring(1) == [StopWorker(1)]

@@ -171,6 +171,56 @@ def test_a_slot_that_comes_back_does_not_wait_for_its_old_child():
     assert machine.child_exited(2, Exit.WANTED, "exit code 0") == []
 
 
+class Shrinking:
+    """Three children, of which one was replaced."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(3)
+
+    def shrink(self, count, *first):
+        supervision, now = self.machine.supervision, self.machine.now
+        commands = supervision.scale_asked(count, now, first)
+        supervision.check()
+        return [command.child for command in commands]
+
+
+def test_scaling_down_lets_those_go_first_that_are_named():
+    assert Shrinking().shrink(1, 1, 2) == [2, 1]
+    assert Shrinking().shrink(2, 1, 2) == [1], "as many as there are too many"
+    assert Shrinking().shrink(2, 3) == [3]
+    assert Shrinking().shrink(4, 3) == [4], "nobody goes"
+
+
+def test_slots_that_were_moved_work_as_before():
+    pool = Shrinking()
+    pool.shrink(2, 1)
+    machine = pool.machine
+    assert machine.crash(3) == [StartChild(0, 4)]
+    assert machine.crash(2) == [StartChild(1, 5)]
+    assert machine.child_exited(1, Exit.WANTED, "exit code 0") == []
+
+
+def test_who_is_gone_or_waits_for_a_start_is_not_moved():
+    pool = Shrinking()
+    machine = pool.machine
+    machine.child_ready(machine.start(machine.crash(3)))
+    machine.crash(4)
+    assert machine.stats.waiting == 1
+    assert pool.shrink(2, 4, 99, 1) == [], "the one that waits is not missed"
+    assert machine.stats.waiting == 0
+    assert pool.shrink(1, 1) == [1]
+
+
+def test_a_slot_that_waits_for_a_successor_stays_where_it_is():
+    pool = Shrinking()
+    machine = pool.machine
+    machine.crash(machine.start(machine.retire(1)))
+    assert machine.stats.waiting == 1
+    assert pool.shrink(2, 1) == [3]
+    successor = machine.start(machine.wait_due())
+    assert machine.child_ready(successor) == [RetireChild(1, OLD)]
+
+
 def test_a_child_that_does_not_get_ready_in_time_is_killed():
     machine = Machine(1, ready=False, boot_timeout=60.0)
     assert machine.supervision.next_due() == machine.now + 60.0

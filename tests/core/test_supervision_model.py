@@ -76,8 +76,16 @@ class SupervisionModel(RuleBasedStateMachine):
     def tell(self, name: str, *args):
         self.gave_up = False
         self.takes_over = None
-        for command in getattr(self.supervision, name)(*args, self.now):
+        args = (
+            [args[0], self.now, *args[1:]]
+            if name == "scale_asked"
+            else [*args, self.now]
+        )
+        for command in getattr(self.supervision, name)(*args):
             getattr(self, f"judge_{type(command).__name__}")(command)
+        for process in self.processes.values():  # slots may have changed places
+            child = self.supervision._children[process.number]
+            process.slot = child.slot
         self.supervision.check()
         self.judge_pool()
 
@@ -163,6 +171,13 @@ class SupervisionModel(RuleBasedStateMachine):
         if not self.stopping:
             self.target = count
         self.tell("scale_asked", count)
+
+    @precondition(lambda self: self.processes and self.target)
+    @rule(indices=st.lists(st.integers(0, 5), max_size=3))
+    def shrink(self, indices):
+        first = [self.process(index).number for index in indices]
+        self.target = max(self.target - len(indices), 0)
+        self.tell("scale_asked", self.target, first)
 
     @precondition(lambda self: self.processes)
     @rule(index=st.integers(0, 5))

@@ -1,4 +1,4 @@
-"""A process in the eyes of supervision, and the place in the pool that it fills.
+"""A process in the eyes of supervision, and the figures of all of them.
 
     STARTING ──▶ STANDBY ──▶ READY ──▶ RETIRING ──▶ STOPPING ──▶ GONE
         └───────────┴──────────┴───────────┴────────────┘ ▲
@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from offloop.core.recycling import Wear
 from offloop.errors import InternalError
 
 if TYPE_CHECKING:
-    from offloop.core.exits import ExitReason
     from offloop.core.recycling import Allowance
 
 
@@ -35,6 +33,9 @@ class ChildState(enum.Enum):
     STOPPING = "stopping"
     GONE = "gone"
 
+
+#: these can work
+ABLE = (ChildState.STANDBY, ChildState.READY)
 
 #: which state may follow which; README.md prints the same table with the reasons
 CHILD_MOVES: dict[ChildState, frozenset[ChildState]] = {
@@ -112,71 +113,6 @@ class ChildRecord:
         """Return the child's moves in one line."""
         moves = "; ".join(f"{when:.3f} {what}" for when, what in self.history)
         return f"child {self.number} of slot {self.slot}: {moves}"
-
-
-class Slot:
-    """A place in the pool that should always have one child that works."""
-
-    __slots__ = (
-        "current",
-        "due",
-        "failures",
-        "index",
-        "replacing",
-        "successor",
-        "wear",
-    )
-
-    def __init__(self, index: int) -> None:
-        #: 0 to the number of slots - 1
-        self.index = index
-        #: the child that fills the slot; None while it waits for a start
-        self.current: ChildRecord | None = None
-        #: STARTING or STANDBY beside `current`, whose place it will take
-        self.successor: ChildRecord | None = None
-        #: why `current` is to be replaced: a successor is there, starting, or will
-        #: start after a delay; None while it is not
-        self.replacing: ExitReason | None = None
-        #: `current` leaves as soon as the successor can work
-        self.due = False
-        #: deaths in a row, none of which came after proven health
-        self.failures = 0
-        #: how fast its children use up their allowance; outlives them
-        self.wear = Wear()
-
-    def vacate(self, child: ChildRecord) -> bool:
-        """Let go of a child; a successor becomes the current one.
-
-        Returns:
-            False if the child was not in here.
-        """
-        if self.successor is child:
-            self.successor = None
-        elif self.current is child:
-            self.current, self.successor = self.successor, None
-            self.settle()
-        else:
-            return False
-        return True
-
-    def settle(self) -> None:
-        """Note that nothing is to be replaced."""
-        self.replacing = None
-        self.due = False
-
-    def check(self) -> None:
-        """Assert the invariants."""
-        current, successor = self.current, self.successor
-        assert successor is None or (current is not None and self.replacing)
-        assert self.replacing or not self.due
-        if current is not None:
-            assert current.slot == self.index
-            assert current.state is not ChildState.STANDBY, current.story()
-        if successor is not None:
-            assert successor.slot == self.index
-            assert successor.state is not ChildState.READY, successor.story()
-            stands_by = successor.state is ChildState.STANDBY
-            assert not (stands_by and self.due), "it should have taken over"
 
 
 class SupervisionState(enum.Enum):

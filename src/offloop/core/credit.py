@@ -135,6 +135,10 @@ class Roster:
         """Number of workers that have no job and may get one."""
         return len(self._buckets[0])
 
+    def idle_workers(self) -> list[int]:
+        """Return the numbers of those workers, idle longest first."""
+        return [worker.number for worker in self._buckets[0]]
+
     def place(self, job: JobRecord, charge: float, now: float) -> WorkerRecord | None:
         """Put a job into the inbox of the worker that should get it; None for no room.
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from offloop.core.policies import restart_delay, spread
 
 if TYPE_CHECKING:
-    from offloop.core.children import ChildRecord, Slot
+    from offloop.core.children import ChildRecord
+    from offloop.core.slots import Slot
 
 # Health is proven after this many start-ups, or `health` seconds if those are more.
 _PROOF_STARTS = 10

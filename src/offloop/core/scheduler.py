@@ -110,6 +110,21 @@ class Scheduler:
         record = self._workers.get(worker)
         return None if record is None else record.inbox.get(job_id)
 
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait for a worker."""
+        return self._queue.waiting
+
+    def longest_wait(self, now: float) -> float:
+        """Return for how many seconds the job whose turn is next has been waiting."""
+        if not self._queue.waiting:
+            return 0.0
+        return now - self._queue.first().submitted_at
+
+    def idle_workers(self) -> list[int]:
+        """Return the workers that have no job and may get one, idle longest first."""
+        return self._roster.idle_workers()
+
     def next_id(self) -> int:
         """Return the number for a new job; each is larger than the one before."""
         self._last_id += 1

@@ -27,9 +27,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from offloop.core.children import (
+    ABLE,
     ChildRecord,
     ChildState,
-    Slot,
     SupervisionState,
     SupervisionStats,
 )
@@ -45,19 +45,19 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.recycling import draw_allowance
 from offloop.core.restarts import Restarts
+from offloop.core.slots import Row, Slot
 from offloop.core.timers import Timers
 from offloop.errors import InternalError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from offloop.options import Recycle
 
 # A successor begins to start this many start-ups before it is needed, but no later than
 # this many seconds before: on a busy machine a start may take longer than usual.
 _LEAD_STARTS = 4
 _LEAD_TIME = 0.1
-
-# These can work.
-_ABLE = ChildState.STANDBY, ChildState.READY
 
 # Stories of this many children are kept after their end.
 _STORIES = 64
@@ -94,8 +94,8 @@ class Supervision:
         self._cool_down = cool_down
         self._grace = grace
         self.state = SupervisionState.RUNNING
-        #: the slots that there should be, numbered from 0 without a gap
-        self._slots: dict[int, Slot] = {}
+        #: the slots that there should be
+        self._slots = Row()
         #: every child that is not GONE; those in no slot are on their way out
         self._children: dict[int, ChildRecord] = {}
         #: number that the last child got
@@ -159,18 +159,28 @@ class Supervision:
 
     # Facts
 
-    def scale_asked(self, count: int, now: float) -> list[SupervisionCommand]:
-        """Bring the pool to `count` children; a pool that is stopping stays so."""
+    def scale_asked(
+        self, count: int, now: float, first: Iterable[int] = ()
+    ) -> list[SupervisionCommand]:
+        """Bring the pool to `count` children; a pool that is stopping stays so.
+
+        Args:
+            count: children that there should be.
+            now: the time.
+            first: those that go first, if there are too many.
+        """
         commands: list[SupervisionCommand] = []
         if self.state is SupervisionState.STOPPING:
             return commands
-        for index in range(count, len(self._slots)):
-            self._starts.drop(index)
-            slot = self._slots.pop(index)
+        slots = self._slots
+        leaving = (self._children[one] for one in first if one in self._children)
+        slots.move_to_the_end(leaving, count, self._starts.keys())
+        surplus = [slots.remove() for _ in range(len(slots) - count)]
+        for slot in reversed(surplus):
+            self._starts.drop(slot.index)
             self._empty(slot, ExitReason.SCALED_DOWN, now, commands)
-        for index in range(len(self._slots), count):
-            self._slots[index] = Slot(index)
-            self._fill(self._slots[index], now, commands)
+        while len(slots) < count:
+            self._fill(slots.add(), now, commands)
         self._try_again(now, commands)
         return commands
 
@@ -216,9 +226,10 @@ class Supervision:
         self._stories.append((child, record.story()))
         self._ages.drop(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
-        if slot is None or not slot.vacate(record):
+        slot = self._slots.of(record)
+        if slot is None:
             return commands  # it was on its way out, and is not missed
+        slot.vacate(record)
         if slot.current is not None and slot.current.state is ChildState.STANDBY:
             self._employ(slot, slot.current, now, commands)
             self._look_ahead(slot, slot.wear.lasts, now, commands)
@@ -245,7 +256,7 @@ class Supervision:
         """
         record = self._child(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
+        slot = self._slots.of(record)
         if slot is not None and slot.current is record:
             share = record.allowance.share(jobs, rss)
             self._look_ahead(slot, slot.wear.observe(share, now), now, commands)
@@ -261,7 +272,7 @@ class Supervision:
         """
         record = self._child(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
+        slot = self._slots.of(record)
         if record.state is not ChildState.READY or slot is None:
             return commands
         if slot.successor is not None and slot.successor.state is ChildState.STANDBY:
@@ -283,7 +294,7 @@ class Supervision:
         """
         record = self._child(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
+        slot = self._slots.of(record)
         if slot is not None and slot.current is record:
             self._replace(slot, reason, now, commands)
         return commands
@@ -297,10 +308,10 @@ class Supervision:
         self._stop_deadline = deadline
         self._cool_until = inf
         commands: list[SupervisionCommand] = []
-        for slot in self._slots.values():
+        for slot in self._slots:
             self._starts.drop(slot.index)
             self._empty(slot, ExitReason.SHUTDOWN, now, commands)
-        self._slots.clear()
+        self._slots = Row()
         self._lose_patience(now, commands)
         return commands
 
@@ -376,7 +387,7 @@ class Supervision:
         lead = max(_LEAD_STARTS * self._boot, _LEAD_TIME)
         if due_in > lead or self.state is not SupervisionState.RUNNING:
             return
-        if slot.replacing is None and not self._is_replacing():
+        if slot.replacing is None and not self._slots.is_replacing():
             slot.replacing = ExitReason.RECYCLED_JOBS  # or memory: the child will say
             self._fill(slot, now, commands)
 
@@ -421,19 +432,11 @@ class Supervision:
         Those that must wait for another one's end, or for a pool that has failed, are
         looked at again after a gap.
         """
-        if self.state is SupervisionState.RUNNING and not self._is_replacing():
+        if self.state is SupervisionState.RUNNING and not self._slots.is_replacing():
             slot = self._slots[child.slot]
             self._replace(slot, ExitReason.RECYCLED_AGE, now, commands)
         else:
             self._ages.set(child.number, now + max(2 * self._boot, _LEAD_TIME))
-
-    def _is_replacing(self) -> bool:
-        """Tell whether a successor is on its way: one at a time is enough."""
-        return any(
-            slot.replacing is not None
-            and (slot.successor is None or slot.successor.state is ChildState.STARTING)
-            for slot in self._slots.values()
-        )
 
     # Letting children go
 
@@ -528,28 +531,20 @@ class Supervision:
         """Start one child of a failed pool, unless it is cooling down or trying."""
         if self.state is not SupervisionState.FAILED or self._cool_until != inf:
             return
-        if self._is_trying():
+        if self._slots.is_trying():
             return
-        empty = [slot for slot in self._slots.values() if slot.current is None]
+        empty = [slot for slot in self._slots if slot.current is None]
         if empty:
             empty[0].current = self._start(empty[0], now, commands)
         else:
             self._recover(now, commands)
-
-    def _is_trying(self) -> bool:
-        """Tell whether a child of a slot is not ready yet, or never will be."""
-        return any(
-            child is not None and child.state not in _ABLE
-            for slot in self._slots.values()
-            for child in (slot.current, slot.successor)
-        )
 
     def _recover(self, now: float, commands: list[SupervisionCommand]) -> None:
         """Fill all slots again: a child got ready, so the cause seems to be gone."""
         self.state = SupervisionState.RUNNING
         self._cool_until = inf
         self._restarts.forget()
-        for slot in self._slots.values():
+        for slot in self._slots:
             self._fill(slot, now, commands)
 
     # Self-check
@@ -563,26 +558,26 @@ class Supervision:
         self._starts.check()
         self._kills.check()
         self._ages.check()
-        assert list(self._slots) == list(range(len(self._slots)))
-        for slot in self._slots.values():
+        self._slots.check()
+        for slot in self._slots:
             self._check_slot(slot)
         for number, child in self._children.items():
             assert child.number == number
             self._check_child(child)
         assert set(self._kills) <= set(self._children)
-        assert set(self._starts) <= set(self._slots)
+        assert all(index < len(self._slots) for index in self._starts)
         assert set(self._ages) <= set(self._children)
         failed = self.state is SupervisionState.FAILED
         assert failed or self._cool_until == inf
-        assert not failed or self._cool_until != inf or self._is_trying()
+        assert not failed or self._cool_until != inf or self._slots.is_trying()
         assert not (self.state is SupervisionState.STOPPING and self._slots)
 
     def _check_child(self, child: ChildRecord) -> None:
         assert child.state is not ChildState.GONE, child.story()
-        if child.state is ChildState.STARTING or child.state in _ABLE:
+        if child.state is ChildState.STARTING or child.state in ABLE:
             slot = self._slots[child.slot]
             assert child in (slot.current, slot.successor), child.story()
-        waits = child.state in (*_ABLE, ChildState.RETIRING)
+        waits = child.state in (*ABLE, ChildState.RETIRING)
         assert not (waits and child.number in self._kills), child.story()
         works = child.state is ChildState.READY
         watched = child.number in self._ages
@@ -591,7 +586,6 @@ class Supervision:
             assert watched or self._slots[child.slot].due, child.story()
 
     def _check_slot(self, slot: Slot) -> None:
-        slot.check()
         for child in (slot.current, slot.successor):
             assert child is None or self._children[child.number] is child
         if self.state is SupervisionState.RUNNING and slot.index not in self._starts:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
+from offloop.core.elastic import Elastic
 from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
 from offloop.engines import endings
@@ -28,6 +29,8 @@ from offloop.supervisor import Supervisor
 from offloop.wire import codec, status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
@@ -49,6 +52,9 @@ _USED_UP = {
     meter.MEMORY: ExitReason.RECYCLED_MEMORY,
     meter.LIMIT: ExitReason.OUT_OF_MEMORY,
 }
+
+# Seconds after which an idle worker goes, unless the pool says otherwise.
+_IDLE_TIMEOUT = 60.0
 
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
@@ -103,7 +109,12 @@ class LocalEngine(ScheduledEngine):
         #: lines that have something to flush
         self._dirty: set[_Line] = set()
         self._flush_asked = False
+        #: follows the work; None for a pool of a fixed size
+        self._elastic = _elastic_of(options)
+        self._size_timer: asyncio.TimerHandle | None = None
         self._target = options.max_workers
+        if self._elastic is not None:
+            self._target = self._elastic.target
         self._ready_workers = 0
         #: those who wait for so many workers to be ready
         self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -116,10 +127,10 @@ class LocalEngine(ScheduledEngine):
     # The engine's face
 
     def begin(self) -> None:
-        self._supervisor.start()
+        self._supervisor.start(self._target)
 
     async def started(self) -> None:
-        await self._wait_ready(1)
+        await self._wait_ready(min(self._target, 1))
 
     async def ready(self) -> None:
         await self._wait_ready(self._target)
@@ -127,14 +138,20 @@ class LocalEngine(ScheduledEngine):
     async def close(self) -> None:
         self.cancel_all()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
+        if self._size_timer is not None:
+            self._size_timer.cancel()
         await self._dismiss_workers()
         self._disarm()
         await self._supervisor.close()
 
     async def resize(self, max_workers: int) -> None:
-        self._target = max_workers
-        self._supervisor.scale(max_workers)
-        await self._wait_ready(max_workers)
+        if self._elastic is None:
+            self._resize(max_workers)
+        else:
+            self._elastic.bound(max_workers)
+            self._resize(self._elastic.target)
+            self._mind_size()
+        await self._wait_ready(self._target)
 
     def stats(self) -> PoolStats:
         return replace(
@@ -154,6 +171,10 @@ class LocalEngine(ScheduledEngine):
         self._ready_workers += 1
         now = time.monotonic()
         self._perform(self._scheduler.worker_ready(worker.number, now))
+        self._wake_ready_waiters()
+        self._mind_size()
+
+    def _wake_ready_waiters(self) -> None:
         for waiting in list(self._ready_waiters):
             wanted, waiter = waiting
             if self._ready_workers >= wanted:
@@ -192,6 +213,7 @@ class LocalEngine(ScheduledEngine):
         del self._lines[number]
         self._dirty.discard(line)
         self._arm()
+        self._mind_size()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
             self._all_gone.set_result(None)
         return blamed
@@ -200,6 +222,58 @@ class LocalEngine(ScheduledEngine):
         self._failure = error
         self._stop_waiting(error)
         self._perform(self._scheduler.abandon_all(error, time.monotonic()))
+
+    # Size
+
+    def _queue(self, *call: Any) -> Call:
+        queued = super()._queue(*call)
+        if self._elastic is not None and self._scheduler.waiting:
+            self._mind_size()
+        return queued
+
+    def _mind_size(self) -> None:
+        """See to it that the size is looked at, if it can change at all."""
+        elastic = self._elastic
+        if elastic is None or self._all_gone is not None:
+            return
+        waiting = self._scheduler.waiting
+        nobody = not elastic.target  # then jobs cannot wait
+        if waiting and nobody and elastic.jobs_waited(waiting, 0.0, 0):
+            self._resize(elastic.target)
+        if self._size_timer is not None and waiting == 0:
+            return  # an earlier look would find nothing
+        delay = elastic.next_look(waiting)
+        if delay is None:
+            return
+        when = self._loop.time() + delay
+        if self._size_timer is None or self._size_timer.when() > when:
+            if self._size_timer is not None:
+                self._size_timer.cancel()
+            self._size_timer = self._loop.call_at(when, self._look_at_size)
+
+    def _look_at_size(self) -> None:
+        self._size_timer = None
+        elastic, scheduler = self._elastic, self._scheduler
+        assert elastic is not None
+        now = time.monotonic()
+        longest = scheduler.longest_wait(now)
+        if elastic.jobs_waited(scheduler.waiting, longest, self._supervisor.starting):
+            self._resize(elastic.target)
+        numbers = scheduler.idle_workers()
+        idle = {number: self._lines[number].worker.page.since() for number in numbers}
+        spare = elastic.workers_idled(idle, now)
+        if spare:
+            self._resize(elastic.target, spare)
+        self._mind_size()
+
+    def _resize(self, workers: int, first: Sequence[int] = ()) -> None:
+        """Want so many workers; who waits for more waits for those now."""
+        self._target = workers
+        self._supervisor.scale(workers, first)
+        self._ready_waiters = [
+            (min(wanted, workers), waiter) for wanted, waiter in self._ready_waiters
+        ]
+        self._wake_ready_waiters()
 
     # Receiving
 
@@ -452,6 +526,17 @@ class LocalEngine(ScheduledEngine):
             # that somebody has stopped does not tell.
             limit = self._options.grace + _LEAVE_TIME + 1.0
             await asyncio.wait([self._all_gone], timeout=limit)
+
+
+def _elastic_of(options: PoolOptions) -> Elastic | None:
+    """Return what decides about the pool's size, None if that is fixed."""
+    if not options.is_elastic:
+        return None
+    return Elastic(
+        options.min_workers or 0,
+        options.max_workers,
+        _IDLE_TIMEOUT if options.idle_timeout is None else options.idle_timeout,
+    )
 
 
 def _encode_setup(options: PoolOptions) -> bytes | None:
