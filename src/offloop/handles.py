@@ -111,6 +111,8 @@ class WorkerHandle:
         self.ending = ""
         #: the same as a word; None while nobody did
         self.reason: ExitReason | None = None
+        #: how it ended; None while it lives
+        self.exit: WorkerExit | None = None
         self._page_file = page
         self._pidfd: int | None = None
 

@@ -384,6 +384,24 @@ class Pool(PoolView):
         whole("max_workers", max_workers, least=1)
         await self._engine_now().resize(max_workers)
 
+    async def reload(self, probe: Callable[[], object] | None = None) -> None:
+        """Replace all workers by ones that import your code anew; no job is lost.
+
+        One worker of the new code is tried first. If it cannot start, or fails the
+        probe, the old ones stay. Otherwise they are replaced one by one, each while it
+        finishes its job. Functions that travel by value (from `__main__`, lambdas) are
+        those of this process, which is not reloaded.
+
+        Args:
+            probe: called in the new worker; if it raises, or returns False, the new
+                code is refused.
+
+        Raises:
+            StartError: the new code was refused; says why.
+            NotOffloadable: the probe cannot be sent.
+        """
+        await self._engine_now().reload(probe)
+
     def stats(self) -> PoolStats:
         """Return what the pool is doing and has done; all zero before it is started."""
         return PoolStats() if self._engine is None else self._engine.stats()

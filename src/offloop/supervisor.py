@@ -27,6 +27,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop import machine, messages
+from offloop.core.children import SupervisionState
 from offloop.core.commands import (
     EmployChild,
     GiveUp,
@@ -126,6 +127,14 @@ class Supervisor:
         self._oom_kills = machine.OomKills()
         #: watches what workers hold; None while that is not limited
         self._memory_watch: asyncio.TimerHandle | None = None
+        #: workers that were tried outside of the pool; they have negative numbers
+        self._trials = 0
+        #: why forkservers that are being tried are no good
+        self._troubles: dict[ForkserverHandle, str] = {}
+        #: those who wait for a change
+        self._watchers: list[asyncio.Future[None]] = []
+        #: why no worker can be had; "" while they can
+        self.gave_up = ""
         #: workers started since the beginning
         self.started = 0
         #: workers that have ended, by reason
@@ -162,6 +171,9 @@ class Supervisor:
 
     def dismiss(self, deadline: float) -> None:
         """Want no worker any more; those still there at `deadline` are killed."""
+        for worker in self._workers.values():
+            if worker.number < 0:
+                self.end_trial(worker)
         self._perform(self._supervision.stop_asked(deadline, time.monotonic()))
 
     def worker_ready(self, worker: WorkerHandle, pid: int) -> None:
@@ -170,8 +182,12 @@ class Supervisor:
         worker.ready = True
         worker.pid = pid  # the forkserver may tell it a moment later
         self._failure = ""
-        now = time.monotonic()
-        self._perform(self._supervision.child_ready(worker.number, now))
+        if worker.number > 0:
+            self.gave_up = ""
+            now = time.monotonic()
+            self._perform(self._supervision.child_ready(worker.number, now))
+        else:
+            self._tell_watchers()
 
     def worker_broken(self, worker: WorkerHandle, report: str) -> None:
         """Note that a worker's set-up failed; its end follows."""
@@ -185,6 +201,8 @@ class Supervisor:
 
     def worker_done(self, worker: WorkerHandle, reason: ExitReason) -> None:
         """Replace a worker that begins nothing more."""
+        if worker.number < 0:
+            return
         now = time.monotonic()
         self._perform(self._supervision.child_spent(worker.number, reason, now))
 
@@ -213,6 +231,82 @@ class Supervisor:
             if self._forkserver is not None:
                 self._forkserver.order((messages.LEARN, module))
 
+    # Another generation of workers, for `renewal`
+
+    @property
+    def closing(self) -> bool:
+        """True once the end has begun."""
+        return self._closing or self._supervision.state is SupervisionState.STOPPING
+
+    async def changed(self) -> None:
+        """Wait until a worker is ready, retired or gone, or the end begins."""
+        watcher = self._loop.create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    def make_forkserver(self) -> ForkserverHandle:
+        """Return a new forkserver beside the one that makes the pool's workers."""
+        forkserver = self._make_forkserver()
+        self._troubles[forkserver] = ""
+        return forkserver
+
+    def try_worker(self, forkserver: ForkserverHandle) -> WorkerHandle:
+        """Return a worker of that forkserver that is not one of the pool."""
+        self._trials += 1
+        return self._make_worker(StartChild(-1, -self._trials), forkserver)
+
+    def end_trial(self, worker: WorkerHandle) -> None:
+        """End a worker that was tried."""
+        if worker.exit is None:
+            self.kill(worker, "its trial is over", ExitReason.RELOADED)
+
+    def trouble_of(self, forkserver: ForkserverHandle) -> str:
+        """Return why a forkserver that was made to be tried is no good; "" if it is."""
+        return self._troubles[forkserver]
+
+    def use_forkserver(self, forkserver: ForkserverHandle) -> None:
+        """Let this one make all further workers."""
+        del self._troubles[forkserver]
+        old, self._forkserver = self._forkserver, forkserver
+        if old is not None:
+            self._let_go(old)
+        self._perform(self._supervision.cause_removed(time.monotonic()))
+        self.gave_up = ""
+
+    def drop_forkserver(self, forkserver: ForkserverHandle) -> None:
+        """Forget a forkserver that was made to be tried."""
+        del self._troubles[forkserver]
+        self._let_go(forkserver)
+
+    def workers_of_others(self, forkserver: ForkserverHandle) -> list[WorkerHandle]:
+        """Return the workers of other forkservers that are not about to go."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.forkserver is not forkserver and worker.reason is None
+        ]
+
+    @property
+    def is_short(self) -> bool:
+        """True while there should be workers and none works."""
+        seen = self._supervision.stats()
+        return seen.target > 0 and not seen.ready
+
+    def works(self, worker: WorkerHandle) -> bool:
+        """Tell whether a worker has a place in the pool, and may get jobs."""
+        return self._supervision.works(worker.number)
+
+    def replace(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        """Have a worker that works replaced, unless that is under way."""
+        now, number = time.monotonic(), worker.number
+        self._perform(self._supervision.child_retire_asked(number, reason, now))
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
     async def close(self) -> None:
         """End everything at once and leave nothing; running workers are killed."""
         self._closing = True
@@ -225,17 +319,19 @@ class Supervisor:
             await forkserver.gone()
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
+        self._tell_watchers()
         self._context.destroy(linger=0)
         with contextlib.suppress(OSError):  # somebody may have tidied up
             os.rmdir(self._folder)
 
     # Performing what the machine asks for
 
-    def _perform(self, commands: Iterable[Any]) -> None:
+    def _perform(self, commands: Sequence[Any]) -> None:
         for command in commands:
             match command:
                 case StartChild():
-                    self._start_worker(command)
+                    forkserver = self._forkserver or self._start_forkserver()
+                    self._make_worker(command, forkserver)
                 case EmployChild(child=child):
                     self._conductor.worker_employ(self._workers[child])
                 case RetireChild(child=child, reason=reason):
@@ -249,6 +345,7 @@ class Supervisor:
                     self.kill(self._workers[child], "asked to end", reason)
                 case GiveUp(reason=text):
                     self._give_up(text)
+        self._tell_watchers()
         self._arm()
 
     def _arm(self) -> None:
@@ -265,15 +362,17 @@ class Supervisor:
         self._perform(self._supervision.time_passed(time.monotonic()))
 
     def _give_up(self, reason: str) -> None:
+        self.gave_up = reason
         output = self._failure.rstrip()
         message = f"the workers of pool {self._options.name!r} cannot start: {reason}"
         if output:
             message += f"\n{output}"
         self._conductor.gave_up(StartError(message, output=output))
 
-    def _start_worker(self, order: StartChild) -> None:
+    def _make_worker(
+        self, order: StartChild, forkserver: ForkserverHandle
+    ) -> WorkerHandle:
         number = order.child
-        forkserver = self._forkserver or self._start_forkserver()
         path = f"{self._folder}/{number}"
         channel = Channel(self._context)
         channel.bind(path)
@@ -285,9 +384,11 @@ class Supervisor:
         self.started += 1
         self._conductor.worker_made(worker)
         forkserver.order((messages.FORK, number, path), page)
+        return worker
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         del self._workers[worker.number]
+        worker.exit = exit
         wanted = worker.reason is not None or self._closing
         reason = self._reason(worker, exit)
         self.exits[reason] += 1
@@ -296,7 +397,9 @@ class Supervisor:
             self._failure = exit.output
         worker.close()
         self._let_go(worker.forkserver)
-        if not self._closing:
+        if worker.number < 0:
+            self._tell_watchers()
+        elif not self._closing:
             if blamed or wanted:
                 kind = Exit.BLAMED if blamed else Exit.WANTED
             else:
@@ -348,6 +451,10 @@ class Supervisor:
     # Forkservers
 
     def _start_forkserver(self) -> ForkserverHandle:
+        self._forkserver = self._make_forkserver()
+        return self._forkserver
+
+    def _make_forkserver(self) -> ForkserverHandle:
         forkserver = ForkserverHandle(
             self._folder,
             self._options.preload,
@@ -355,7 +462,6 @@ class Supervisor:
             self._hear,
             self._forkservers.discard,
         )
-        self._forkserver = forkserver
         self._forkservers.add(forkserver)
         if self._setup is not None:
             forkserver.order((messages.SETUP, self._setup))
@@ -403,6 +509,12 @@ class Supervisor:
     def _heard_learned(
         self, forkserver: ForkserverHandle, module: str, reason: str, alone: bool
     ) -> None:
+        if forkserver in self._troubles:
+            # The code is being tried: that is not yet what the others may expect.
+            if reason or not alone:
+                reason = reason or "it starts a thread"
+                self._troubles[forkserver] = f"importing {module} failed: {reason}"
+            return
         if reason:
             self._learnt.discard(module)
         if not alone and forkserver is self._forkserver:

@@ -505,6 +505,24 @@ def test_scaling_while_a_child_is_tried_starts_no_second_one():
     assert len(machine.child_ready(child)) == 2
 
 
+def test_a_failed_pool_whose_cause_is_removed_begins_anew_at_once():
+    machine = Machine(2, ready=False)
+    machine.crash(1)
+    machine.crash(2)
+    assert machine.cause_removed() == [StartChild(0, 3), StartChild(1, 4)]
+    assert machine.cause_removed() == [], "nothing to begin anew"
+
+
+def test_who_works_can_be_asked():
+    machine = Machine(2)
+    machine.scale_asked(1)
+    assert [machine.supervision.works(child) for child in (1, 2, 3)] == [
+        True,
+        False,
+        False,
+    ]
+
+
 # Recycling
 
 

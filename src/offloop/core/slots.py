@@ -15,7 +15,7 @@ from offloop.core.children import ABLE, ChildRecord, ChildState
 from offloop.core.recycling import Wear
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from offloop.core.exits import ExitReason
 
@@ -163,8 +163,20 @@ class Row:
             for child in (slot.current, slot.successor)
         )
 
-    def check(self) -> None:
-        """Assert the invariants."""
+    def check(
+        self, children: Mapping[int, ChildRecord], waiting: Container[int] | None
+    ) -> None:
+        """Assert the invariants.
+
+        Args:
+            children: all that are not gone.
+            waiting: slots that wait for a start; None if none is to be filled.
+        """
         for index, slot in enumerate(self._slots):
             assert slot.index == index
             slot.check()
+            for child in (slot.current, slot.successor):
+                assert child is None or children[child.number] is child
+            if waiting is not None and index not in waiting:
+                assert slot.current is not None
+                assert slot.successor is not None or slot.replacing is None

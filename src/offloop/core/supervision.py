@@ -124,6 +124,11 @@ class Supervision:
         """True once the pool was asked to stop and no child is left."""
         return self.state is SupervisionState.STOPPING and not self._children
 
+    def works(self, child: int) -> bool:
+        """Tell whether a child has a place and may get work."""
+        record = self._children.get(child)
+        return record is not None and record.state is ChildState.READY
+
     def next_due(self) -> float | None:
         """Return when `time_passed` must be called next, None if it need not be."""
         times = [self._starts.next_due(), self._kills.next_due()]
@@ -313,6 +318,13 @@ class Supervision:
             self._empty(slot, ExitReason.SHUTDOWN, now, commands)
         self._slots = Row()
         self._lose_patience(now, commands)
+        return commands
+
+    def cause_removed(self, now: float) -> list[SupervisionCommand]:
+        """Begin anew: whatever made children die has been replaced."""
+        commands: list[SupervisionCommand] = []
+        if self.state is SupervisionState.FAILED:
+            self._recover(now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[SupervisionCommand]:
@@ -558,9 +570,8 @@ class Supervision:
         self._starts.check()
         self._kills.check()
         self._ages.check()
-        self._slots.check()
-        for slot in self._slots:
-            self._check_slot(slot)
+        running = self.state is SupervisionState.RUNNING
+        self._slots.check(self._children, self._starts.keys() if running else None)
         for number, child in self._children.items():
             assert child.number == number
             self._check_child(child)
@@ -575,8 +586,7 @@ class Supervision:
     def _check_child(self, child: ChildRecord) -> None:
         assert child.state is not ChildState.GONE, child.story()
         if child.state is ChildState.STARTING or child.state in ABLE:
-            slot = self._slots[child.slot]
-            assert child in (slot.current, slot.successor), child.story()
+            assert self._slots.of(child) is not None, child.story()
         waits = child.state in (*ABLE, ChildState.RETIRING)
         assert not (waits and child.number in self._kills), child.story()
         works = child.state is ChildState.READY
@@ -584,13 +594,6 @@ class Supervision:
         assert works or not watched, child.story()
         if works and child.allowance.age != inf:
             assert watched or self._slots[child.slot].due, child.story()
-
-    def _check_slot(self, slot: Slot) -> None:
-        for child in (slot.current, slot.successor):
-            assert child is None or self._children[child.number] is child
-        if self.state is SupervisionState.RUNNING and slot.index not in self._starts:
-            assert slot.current is not None
-            assert slot.successor is not None or slot.replacing is None
 
     def _child(self, number: int) -> ChildRecord:
         child = self._children.get(number)

@@ -233,6 +233,14 @@ class Engine(abc.ABC):
         """Change the number of workers; running jobs are not disturbed."""
 
     @abc.abstractmethod
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        """Replace all workers by ones that have imported everything anew.
+
+        Raises:
+            StartError: the new ones are no good; the old ones go on.
+        """
+
+    @abc.abstractmethod
     def stats(self) -> PoolStats:
         """Return the figures of this moment."""
 

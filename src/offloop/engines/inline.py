@@ -24,6 +24,8 @@ from offloop.wire import codec, failures
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from offloop.core.commands import Command
     from offloop.engines.call import Call
     from offloop.options import PoolOptions
@@ -65,6 +67,9 @@ class InlineEngine(ScheduledEngine):
 
     async def resize(self, max_workers: int) -> None:
         """Change nothing: there is one process, this one."""
+
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        """Change nothing: what this process has imported stays."""
 
     def _send(self, number: int, call: Call) -> None:
         call.last_worker = number

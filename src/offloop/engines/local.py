@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,17 @@ from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
 from offloop.engines import endings
 from offloop.engines.scheduled import ScheduledEngine
-from offloop.errors import PoolClosed
+from offloop.errors import PoolClosed, StartError
+from offloop.renewal import Renewal
 from offloop.supervisor import Supervisor
-from offloop.wire import codec, status
+from offloop.wire import codec, failures, status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
-    from offloop.errors import StartError
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
 
@@ -69,6 +70,7 @@ class _Line:
         "known",
         "lone",
         "outgoing",
+        "probe",
         "recalled",
         "recalls",
         "unanswered",
@@ -91,6 +93,8 @@ class _Line:
         self.recalls = 0
         #: functions whose definition the worker has
         self.known: set[int] = set()
+        #: gets the answer of the job that tries the worker; None while nobody waits
+        self.probe: asyncio.Future[tuple[Any, ...]] | None = None
         #: functions that it may forget, to be told with the next jobs
         self.forgotten: list[int] = []
 
@@ -121,6 +125,8 @@ class LocalEngine(ScheduledEngine):
         self._workers_lost = 0
         #: workers count what they use, for the supervisor to look at
         self._metered = options.recycle is not None
+        #: one reload at a time
+        self._reloading = asyncio.Lock()
         #: done when the last worker has left; None unless closing
         self._all_gone: asyncio.Future[None] | None = None
 
@@ -160,6 +166,38 @@ class LocalEngine(ScheduledEngine):
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
         )
+
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        if probe is not None:
+            self._encode_probe(probe)  # what cannot travel is an error here
+        async with self._reloading:
+            ask = None if probe is None else partial(self._try, probe)
+            await Renewal(self._supervisor, ask).run()
+
+    def _encode_probe(self, probe: Callable[[], object]) -> tuple[Any, ...]:
+        named, args = self._functions.prepare(probe, ())
+        arguments, views = codec.encode_call(args, {}, named.name, applied=not named.id)
+        return named, arguments, views
+
+    async def _try(self, probe: Callable[[], object], worker: WorkerHandle) -> None:
+        """Call the probe in a worker that the scheduler does not know.
+
+        Raises:
+            Exception: what the probe raised, or why there is no answer.
+        """
+        named, arguments, buffers = self._encode_probe(probe)
+        job = self._scheduler.next_id()
+        call = (job, named.id, arguments, len(buffers), 1, None, False)
+        definitions = [(named.id, named.definition)] if named.id else []
+        line = self._lines[worker.number]
+        line.probe = self._loop.create_future()
+        message: tuple[Any, ...] = messages.JOBS, [call], definitions, []
+        self._send_message(line, message, list(buffers))
+        answer_status, payload, answered = await line.probe
+        if answer_status != messages.OK:
+            raise failures.decode_error(payload)
+        if codec.decode(payload, answered) is False:
+            raise ValueError("it returned False")
 
     # What the supervisor tells
 
@@ -210,6 +248,8 @@ class LocalEngine(ScheduledEngine):
             detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
+        elif line.probe is not None and not line.probe.done():
+            line.probe.set_exception(StartError(f"its worker {exit}"))
         del self._lines[number]
         self._dirty.discard(line)
         self._arm()
@@ -318,7 +358,8 @@ class LocalEngine(ScheduledEngine):
             self._supervisor.worker_broken(line.worker, message[1])
 
     def _heard_ready(self, line: _Line, pid: int) -> None:
-        self._failure = None
+        if line.worker.number > 0:  # not one that is only tried
+            self._failure = None
         self._supervisor.worker_ready(line.worker, pid)
 
     def _heard_results(
@@ -326,6 +367,12 @@ class LocalEngine(ScheduledEngine):
     ) -> None:
         worker = line.worker
         number = worker.number
+        if line.probe is not None:
+            _, answer_status, payload, count, _, _ = answers[0]
+            buffers = worker.channel.receive_buffers(count) if count else ()
+            line.probe.set_result((answer_status, payload, buffers))
+            line.probe = None
+            return
         now = time.monotonic()
         finished = []
         line.unanswered -= len(answers)
