@@ -24,7 +24,7 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from offloop.core.commands import SendJob
+from offloop.core.commands import SendJobs
 from offloop.core.job import JobRecord
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
@@ -57,8 +57,8 @@ class Load:
 
     def note(self, commands: list[Command]) -> None:
         for command in commands:
-            if isinstance(command, SendJob):
-                self.running.append((command.worker, command.job.id))
+            if isinstance(command, SendJobs):
+                self.running += [(command.worker, job.id) for job in command.jobs]
 
     def step_time(self, steps: int) -> float:
         """Return the seconds that one job takes from its submission to its result."""
@@ -69,7 +69,7 @@ class Load:
             now += 1e-6
             scheduler.job_submitted(self.make(), now)
             worker, job = running.popleft()
-            self.note(scheduler.job_finished(worker, job, None, 1.0, now))
+            self.note(scheduler.jobs_finished(worker, [(job, None, 1.0)], now))
         return (perf_counter() - begin) / steps
 
 

@@ -115,9 +115,9 @@ async def run(worker: WorkerHandle, fn: Callable[..., Any], *args: Any) -> Any:
     payload, buffers = codec.encode_call((fn, *args), {}, "a test's job")
     call = (1, APPLY, payload, len(buffers), 1, None, False)
     worker.channel.send((messages.JOBS, [call], [], []), buffers)
-    kind, answers, _ = await receive(worker)
-    assert kind == messages.RESULTS
-    ((_, status, payload, count, _, _),) = answers
+    kind, ((_, (payload, _), _, *more),), *_ = await receive(worker)
+    assert kind in (messages.RESULTS, messages.ANSWERS)
+    status, count = more or (messages.OK, 0)
     if status == messages.ERROR:
         raise codec.decode_error(payload)
     assert status == messages.OK

@@ -41,7 +41,7 @@ def test_short_jobs_of_one_message_share_one_answer(parent, monkeypatch):
     parent.send(*(parent.call(jobs.add, n) for n in range(20)))
     parent.finish()
     ((kind, answers, _),) = parent.all()
-    assert kind == messages.RESULTS
+    assert kind == messages.ANSWERS
     assert [a.value for a in answers] == list(range(20))
 
 
@@ -208,7 +208,7 @@ def test_the_page_names_the_job_that_runs(parent, during):
 
 
 def test_answers_are_kept_in_the_page_before_the_next_job_begins(parent, during):
-    during(lambda: [(job, status) for job, status, *_ in parent.page.kept()])
+    during(parent.kept)
     parent.send(
         parent.call(jobs.add, 1),
         parent.call(jobs.raise_value_error),
@@ -249,7 +249,7 @@ def test_once_a_large_answer_was_heard_the_worker_goes_on(parent):
 def test_a_large_answer_with_nothing_behind_it_returns_nothing(parent):
     parent.submit(jobs.echo, b"x" * 40_000)
     parent.finish()
-    assert [message[0] for message in parent.all()] == [messages.RESULTS]
+    assert [message[0] for message in parent.all()] == [messages.ANSWERS]
 
 
 def test_after_a_large_answer_the_page_goes_on_naming_its_job(parent, monkeypatch):
@@ -271,9 +271,7 @@ def test_more_jobs_than_the_page_has_slots(parent):
     parent.send(*(parent.call(jobs.add, n) for n in range(SLOTS)))
     parent.finish()
     assert len(parent.answers()) == 2 * SLOTS
-    assert [job for job, *_ in parent.page.kept()] == list(
-        range(SLOTS + 1, 2 * SLOTS + 1)
-    )
+    assert [job for job, _ in parent.kept()] == list(range(SLOTS + 1, 2 * SLOTS + 1))
 
 
 # Recalls
@@ -360,7 +358,7 @@ def test_after_a_large_last_answer_nothing_begins_either(parent):
     parent.finish()
     assert [message[0] for message in parent.all()] == [
         messages.SPENT,
-        messages.RESULTS,
+        messages.ANSWERS,
         messages.RETURNED,
     ]
 
@@ -386,7 +384,7 @@ def test_a_job_that_takes_too_much_memory_ends_with_an_error_and_so_does_the_wor
     said, *others = limited.all()
     assert said == (messages.SPENT, meter.LIMIT)
     # The error takes a while to be encoded, so either may come first.
-    (_, answers, _), returned = sorted(others)
+    returned, (_, answers, _) = sorted(others)
     assert returned == (messages.RETURNED, [rest])
     assert [(a.job, a.status) for a in answers] == [
         (small, messages.OK),
@@ -409,7 +407,7 @@ def test_used_up_in_two_ways_is_said_once(limited):
     limited.finish()
     assert [message[0] for message in limited.all()] == [
         messages.SPENT,
-        messages.RESULTS,
+        messages.ANSWERS,
     ]
 
 

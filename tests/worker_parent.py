@@ -6,6 +6,7 @@ runs (`meanwhile`), so the order of things is certain.
 
 from __future__ import annotations
 
+import marshal
 import os
 import pickle
 import select
@@ -95,20 +96,29 @@ class Parent:
         self.serve()
 
     def hear(self):
-        """Return the next message of the worker, with its answers as `Answer`s."""
+        """Return the next message of the worker, with its answers as `Answer`s.
+
+        Results, which are answers without a further word, are shown as such.
+        """
         message = self.channel.receive()
-        if message[0] != messages.RESULTS:
+        if message[0] not in (messages.RESULTS, messages.ANSWERS):
             return message
-        _, answers, imported = message
-        return messages.RESULTS, [Answer(self.channel, *a) for a in answers], imported
+        _, answers, *imported = message
+        heard = [Answer(self.channel, *answer) for answer in answers]
+        return messages.ANSWERS, heard, *(imported or [[]])
 
     def answers(self):
         """Return the answers of all messages up to now, in order."""
         found = []
         for kind, *rest in self.all():
-            if kind == messages.RESULTS:
+            if kind == messages.ANSWERS:
                 found += rest[0]
         return found
+
+    def kept(self):
+        """Return number and status of the answers that the page keeps."""
+        answers = map(marshal.loads, self.page.kept())
+        return [(a[0], a[3] if len(a) > 3 else messages.OK) for a in answers]
 
     def all(self):
         """Return all messages up to now; the worker has ended."""
@@ -129,7 +139,8 @@ class Parent:
 class Answer:
     """What a worker said of one job."""
 
-    def __init__(self, channel, job, status, payload, count, started, run_time):
+    def __init__(self, channel, job, body, run_time, status=messages.OK, count=0):
+        payload, started = body
         self.job = job
         self.status = status
         self.buffers = channel.receive_buffers(count)

@@ -1,12 +1,13 @@
 """What two processes say to each other.
 
-A message is one pickled tuple, its *envelope*, whose first item is the kind; the frames
+A message is one tuple, its *envelope*, whose first item is the kind; the frames
 behind it, if any, are large buffers in the order in which the envelope names them.
 
     parent → worker                          worker → parent
-    JOBS     calls, definitions, forgotten    READY     pid
-    RECALL   job numbers                      RESULTS   answers, imported modules
-    STOP                                      RETURNED  job numbers
+    JOBS     calls (+ definitions, forgotten) READY     pid
+    RECALL   job numbers                      RESULTS   results
+    STOP                                      ANSWERS   answers, imported modules
+                                              RETURNED  job numbers
                                               SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
 
@@ -17,11 +18,13 @@ behind it, if any, are large buffers in the order in which the envelope names th
     SIGNAL   worker, signal                   LEARNED    module, trouble, still alone
     QUIT                                      FAILED     module, traceback
 
-A *call* is ``(job, function, payload, buffers, attempt, deadline, many)`` and an
-*answer* ``(job, status, payload, buffers, started, run_time)``: `buffers` counts
-frames, times are seconds on the monotonic clock, which all processes of a machine
-share; `many` says that the function is to be called with each tuple of a list. Calls
-and answers travel in lists, because many small jobs then share one message.
+A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(...,
+buffers, attempt, deadline, many)``. A *result* is ``(job, (payload, started), run
+time)``, and an *answer* that is more than such a result ``(..., status, buffers)``.
+`buffers` counts frames; times are in seconds, on the monotonic clock, which all
+processes of a machine share; `many` says that the function is to be called with each
+tuple of a list. A payload is what `wire.codec` makes. Calls and answers travel in
+lists, because many small jobs then share one message.
 
 There is no acknowledgement and no heartbeat: an answer gives its credit back, a
 function's definition rides with the first job that needs it, and a death is told by the
@@ -46,7 +49,8 @@ READY = 11
 RESULTS = 12
 RETURNED = 13
 BROKEN = 14
-SPENT = 15
+ANSWERS = 15
+SPENT = 16
 
 # status of an answer
 OK = 0

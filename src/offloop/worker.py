@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import marshal
 import os
 import pickle
 import signal
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 # An answer may wait for its companions this long, so that short jobs share a message.
 _HOLD_NS = 100_000
+
+# A message that comes within this time makes the worker expect the next one as soon.
+_BRISK_NS = 200_000
 
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
@@ -103,11 +107,15 @@ class Worker:
         self._functions = FunctionCache()
         #: functions that were resolved, with their names: the hot half of `_functions`
         self._resolved: dict[int, tuple[Callable[..., Any], str]] = {}
-        #: calls that have arrived and not begun, each with its buffers
-        self._inbox: deque[tuple[tuple[Any, ...], list[memoryview]]] = deque()
+        #: calls that have arrived and not begun
+        self._inbox: deque[tuple[Any, ...]] = deque()
+        #: large arguments of those calls, by job
+        self._arrived: dict[int, list[memoryview]] = {}
         #: answers that were not sent yet, and their buffers in the same order
         self._answers: list[tuple[Any, ...]] = []
         self._buffers: list[Any] = []
+        #: all of them are results that need no further word
+        self._results_only = True
         #: when the oldest of `_answers` was ready, in monotonic nanoseconds
         self._held_since = 0
         #: they have waited long enough for companions
@@ -130,6 +138,9 @@ class Worker:
         self._limit: MemoryLimit | None = None
         #: it has used up what it may use: nothing begins any more
         self._spent = False
+        #: the last message came soon, with one job, so the next one may: it is worth
+        #: looking for
+        self._brisk = False
 
     def run(self, setup: bytes | None) -> int:
         """Serve until STOP or an interrupt; returns the exit code."""
@@ -168,33 +179,47 @@ class Worker:
         return True
 
     def _next_message(self) -> tuple[Any, ...]:
+        if self._brisk:
+            message = self._channel.receive_soon()
+            if message is not None:
+                return message
+        asleep_ns = time.monotonic_ns()
         message = self._channel.receive()
         if message is None:
             _return_freed_memory()
             self._channel.set_timeout(None)
             message = self._channel.receive()
-            assert (
-                message is not None
-            )  # without a timeout, only a message ends the wait
+            # Without a timeout, only a message ends the wait.
+            assert message is not None
             self._channel.set_timeout(_IDLE)
+        # Many jobs at a time come to a machine that has better use for its cores.
+        one = message[0] == messages.JOBS and len(message[1]) == 1
+        self._brisk = one and time.monotonic_ns() - asleep_ns < _BRISK_NS
         return message
 
     def _take(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if kind == messages.JOBS:
-            _, calls, definitions, forgotten = message
-            for identity, definition in definitions:
-                self._functions.learn(identity, definition)
-            if forgotten:
-                self._forget(forgotten)
-            receive_buffers = self._channel.receive_buffers
-            self._inbox.extend(
-                (call, receive_buffers(call[3]) if call[3] else []) for call in calls
-            )
+            if len(message) > 2:
+                self._take_functions(*message[2:])
+            calls = message[1]
+            for call in calls:
+                if len(call) > 3 and call[3]:
+                    self._arrived[call[0]] = self._channel.receive_buffers(call[3])
+            self._inbox.extend(calls)
         elif kind == messages.RECALL:
             self._give_back(set(message[1]))
         elif kind == messages.STOP:
             self._stopping = True
+
+    def _take_functions(
+        self, definitions: list[tuple[int, bytes]], forgotten: list[int]
+    ) -> None:
+        for identity, definition in definitions:
+            self._functions.learn(identity, definition)
+        self._functions.forget(forgotten)
+        for identity in forgotten:
+            self._resolved.pop(identity, None)
 
     def _listen(self) -> None:
         """Take what has arrived without beginning anything."""
@@ -203,28 +228,33 @@ class Worker:
 
     def _give_back(self, unwanted: set[int]) -> None:
         """Return those of `unwanted` that have not begun; answers even if none has."""
-        kept: deque[tuple[tuple[Any, ...], list[memoryview]]] = deque()
+        kept: deque[tuple[Any, ...]] = deque()
         returned = []
-        for item in self._inbox:
-            number = item[0][0]
-            if number in unwanted:
-                returned.append(number)
+        for call in self._inbox:
+            if call[0] in unwanted:
+                returned.append(call[0])
+                self._arrived.pop(call[0], None)
             else:
-                kept.append(item)
+                kept.append(call)
         self._inbox = kept
         self._channel.send((messages.RETURNED, returned))
 
     def _give_back_all(self) -> None:
-        self._give_back({call[0] for call, _ in self._inbox})
+        self._give_back({call[0] for call in self._inbox})
 
     def _flush(self) -> None:
-        if self._answers or self._imported:
-            message = (messages.RESULTS, self._answers, self._imported)
-            self._channel.send(message, self._buffers)
-            self._answers = []
-            self._buffers = []
-            self._imported = []
-            self._held_long = False
+        self._held_long = False
+        if self._results_only and not self._imported:
+            if self._answers:
+                self._channel.send((messages.RESULTS, self._answers))
+                self._answers = []
+            return
+        message = (messages.ANSWERS, self._answers, self._imported)
+        self._channel.send(message, self._buffers)
+        self._answers = []
+        self._buffers = []
+        self._imported = []
+        self._results_only = True
 
     # Jobs
 
@@ -239,10 +269,10 @@ class Worker:
             if self._spent or (self._unsafe and page.heard() != self._unsafe):
                 self._give_back_all()
                 break
-            call, buffers = self._inbox.popleft()
-            self._unsafe = 0 if self._run_job(call, buffers) else call[0]
+            call = self._inbox.popleft()
+            self._unsafe = 0 if self._run_job(call) else call[0]
             if self._meter is not None and not self._stopping:
-                del call, buffers  # what the job was given is not what it keeps
+                del call  # what the job was given is not what it keeps
                 self._measure(self._meter)
             if self._limit is not None and self._limit.was_exceeded:
                 self._be_spent(meter.LIMIT)  # libraries may be in an odd state now
@@ -254,17 +284,19 @@ class Worker:
         if not self._unsafe:
             page.rest()
 
-    def _run_job(self, call: tuple[Any, ...], buffers: list[memoryview]) -> bool:
+    def _run_job(self, call: tuple[Any, ...]) -> bool:
         """Run one job and answer for it; True if the answer is safe from a crash."""
-        job, function_id, payload, _, _, _, many = call
+        job = call[0]
         page = self._page
         started_ns = time.monotonic_ns()
         page.begin(job, started_ns)
         name = ""
+        payload: Any
         out: list[Any] = []
         try:
-            function, name = self._resolve(function_id)
-            args, kwargs = codec.decode_call(payload, buffers)
+            function, name = self._resolved.get(call[1]) or self._resolve(call[1])
+            large = self._arrived.pop(job, ()) if len(call) > 3 else ()
+            args, kwargs = codec.decode_call(call[2], large)
             self._call = call
             self._asked = False
             self._in_job = job
@@ -272,14 +304,16 @@ class Worker:
                 self._limit.impose()
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
-            if many:
-                value = [_call(function, items, {}) for items in args[0]]
+            if len(call) > 3 and call[6]:
+                value: Any = [_call(function, items, {}) for items in args[0]]
             else:
-                value = _call(function, args, kwargs)
+                value = function(*args, **kwargs)
+                if type(value) is CoroutineType:
+                    value = _run_coroutine(value)
             self._in_job = 0
             if self._limit is not None:
                 self._limit.lift()
-            answer, out = codec.encode_result(value, name)
+            payload, out = codec.encode_result(value, name)
             status = messages.OK
         except JobInterrupted:
             self._in_job = 0
@@ -289,20 +323,25 @@ class Worker:
             if self._limit is not None:
                 self._limit.lift()
                 error = self._limit.named(error, job, name)
-            answer = failures.encode_error(error, job_id=job, function=name)
+            payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
         ended_ns = time.monotonic_ns()
-        started = started_ns / 1e9
+        body = payload, started_ns / 1e9
         run_time = (ended_ns - started_ns) / 1e9
-        kept = not out and page.keep(job, status, answer, started, run_time)
-        self._answer((job, status, answer, len(out), started, run_time), out, ended_ns)
+        if status == messages.OK and not out:
+            answer: tuple[Any, ...] = job, body, run_time
+        else:
+            answer = job, body, run_time, status, len(out)
+        kept = not out and page.keep(marshal.dumps(answer, 2))
+        self._answer(answer, out, ended_ns)
         return kept
 
     def _answer(self, answer: tuple[Any, ...], buffers: list[Any], now_ns: int) -> None:
         if not self._answers:
             self._held_since = now_ns
         self._answers.append(answer)
-        if buffers:
+        if len(answer) > 3:
+            self._results_only = False
             self._buffers.extend(buffers)
         self._held_long = now_ns - self._held_since > _HOLD_NS
 
@@ -323,31 +362,24 @@ class Worker:
             self._channel.send((messages.SPENT, used_up))
 
     def _resolve(self, identity: int) -> tuple[Callable[..., Any], str]:
-        found = self._resolved.get(identity)
-        if found is None:
-            before = _footprint()
-            function = self._functions.get(identity)
-            name = getattr(function, "__qualname__", None) or repr(function)
-            found = self._resolved[identity] = (function, name)
-            # The parent's forkserver may import these too: they began no thread, and
-            # opened nothing (a connection, say) that all workers would then share.
-            if _footprint() == before:
-                self._imported.extend(self._functions.imported)
-            self._functions.imported.clear()
+        before = _footprint()
+        function = self._functions.get(identity)
+        name = getattr(function, "__qualname__", None) or repr(function)
+        found = self._resolved[identity] = (function, name)
+        # The parent's forkserver may import these too: they began no thread, and
+        # opened nothing (a connection, say) that all workers would then share.
+        if _footprint() == before:
+            self._imported.extend(self._functions.imported)
+        self._functions.imported.clear()
         return found
-
-    def _forget(self, identities: list[int]) -> None:
-        self._functions.forget(identities)
-        for identity in identities:
-            self._resolved.pop(identity, None)
 
     def _job_context(self) -> context.JobContext | None:
         return self._describe_job() if self._in_job else None
 
     def _describe_job(self) -> context.JobContext:
         if self._told is None or self._told[0] is not self._call:
-            job, _, _, _, attempt, deadline, _ = self._call
-            told = context.JobContext(job, attempt, deadline, self._number)
+            attempt, deadline = self._call[4:6] or (1, None)
+            told = context.JobContext(self._in_job, attempt, deadline, self._number)
             self._told = self._call, told
         return self._told[1]
 
@@ -380,18 +412,22 @@ class Worker:
             self._limit.lift()
         started = self._page.since()
         run_time = time.monotonic() - started
-        self._answers.append((job, messages.INTERRUPTED, b"", 0, started, run_time))
+        self._answers.append((job, (b"", started), run_time, messages.INTERRUPTED, 0))
+        self._results_only = False
         self._inbox.clear()
+        self._arrived.clear()
         return True
 
 
 def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     value = function(*args, **kwargs)
-    if type(value) is CoroutineType:
-        import asyncio
+    return _run_coroutine(value) if type(value) is CoroutineType else value
 
-        return asyncio.run(value)
-    return value
+
+def _run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def thread_count() -> int:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         InterruptJob,
         KillWorker,
         RecallJobs,
-        SendJob,
+        SendJobs,
         Settle,
+        SettleResults,
         StopWorker,
     )
 
@@ -35,6 +36,15 @@ LEAVE_TIME = 1.0
 WINDOW = 0.001
 MAX_KILLS = 3
 MAX_CREDIT = 5
+
+#: facts after which no job is held back any more
+RELEASING = {
+    "job_submitted",
+    "held_released",
+    "job_cancelled",
+    "cancel_all",
+    "time_passed",
+}
 
 
 @dataclass
@@ -158,6 +168,8 @@ class World:
         self.jobs: dict[int, Entry] = {}
         #: never sent, and not ended, by priority, in order of submission
         self.fresh: dict[int, deque[Entry]] = {}
+        #: jobs that were submitted to be sent with others
+        self.held_back: set[int] = set()
         #: fact that is being told, for judging what comes of it
         self.fact: tuple = ()
 
@@ -167,7 +179,9 @@ class World:
         """Tell the scheduler a fact, judge its commands and carry them out."""
         self.fact = (name, *args)
         commands = getattr(self.scheduler, name)(*args, self.now)
-        for command in commands:
+        if name in RELEASING:
+            self.held_back.clear()
+        for command in commands or ():
             judge = getattr(self, f"judge_{type(command).__name__}")
             judge(command)
         if self.thorough:
@@ -176,13 +190,18 @@ class World:
             for worker in self.workers.values():
                 self.judge_head(worker)
 
-    def submit(self, cost, **options) -> int:
+    def submit(self, cost, *, hold: bool = False, **options) -> int:
         record = JobRecord(self.scheduler.next_id(), cost, **options)
         entry = Entry(record, order=len(self.jobs), retries=record.retries)
         self.jobs[record.id] = entry
         self.fresh.setdefault(record.priority, deque()).append(entry)
-        self.tell("job_submitted", record)
+        if hold:
+            self.held_back.add(record.id)
+        self.tell("job_held" if hold else "job_submitted", record)
         return record.id
+
+    def release(self) -> None:
+        self.tell("held_released")
 
     def start_worker(self) -> FakeWorker:
         self.last_worker += 1
@@ -250,7 +269,10 @@ class World:
         entry.delayed = (
             wanted and name == "job_failed" and args[3] and entry.retries > 0
         )
-        self.tell(name, worker.number, *args)
+        if name == "job_finished":
+            self.tell("jobs_finished", worker.number, [args])
+        else:
+            self.tell(name, worker.number, *args)
         if wanted and not entry.delayed:
             assert entry.ending is not None, "an answer that was wanted settles its job"
         elif entry.delayed and entry.ending is None:
@@ -289,8 +311,13 @@ class World:
 
     # Judgement
 
-    def judge_SendJob(self, command: SendJob) -> None:
-        worker, entry = self.workers[command.worker], self.jobs[command.job.id]
+    def judge_SendJobs(self, command: SendJobs) -> None:
+        assert command.jobs
+        for job in command.jobs:
+            self.judge_sent(self.workers[command.worker], job)
+
+    def judge_sent(self, worker: FakeWorker, job: JobRecord) -> None:
+        entry = self.jobs[job.id]
         assert worker.usable, "sent to a worker that should get nothing"
         assert entry.ending is None, "sent after its ending"
         assert entry.holder is None, "sent while another worker has it"
@@ -299,7 +326,7 @@ class World:
             worker.head_since = self.now
             worker.recalled.clear()
         charge = max(entry.record.cost.estimate, 1e-6)
-        worker.held[command.job.id] = inf if command.job.on_cancel == "kill" else charge
+        worker.held[job.id] = inf if job.on_cancel == "kill" else charge
         assert len(worker.held) <= self.max_credit
         if len(worker.held) > 1:
             assert sum(worker.held.values()) <= WINDOW * 1.000001, "over credit"
@@ -310,7 +337,7 @@ class World:
         entry.sent += 1
         entry.holder = worker.number
         entry.returned = entry.delayed = False
-        worker.inbound.append(("job", command.job.id))
+        worker.inbound.append(("job", job.id))
 
     def judge_turn(self, entry: Entry) -> None:
         priority = entry.record.priority
@@ -322,7 +349,8 @@ class World:
 
     def in_queue(self, entry: Entry) -> bool:
         """Tell whether it waited when this fact came, and was not out of time."""
-        return entry.record.deadline > self.now and entry.order < len(self.jobs)
+        held_back = entry.record.id in self.held_back
+        return entry.record.deadline > self.now and not held_back
 
     def judge_fresh_turn(self, entry: Entry) -> None:
         line = self.fresh[entry.record.priority]
@@ -331,14 +359,23 @@ class World:
         assert line[0] is entry, "not first come, first served"
         line.popleft()
 
+    def judge_SettleResults(self, command: SettleResults) -> None:
+        assert command.results
+        told = [answer[0] for answer in self.fact[2]]
+        settled = [job.id for job, _ in command.results]
+        assert settled == [number for number in told if number in settled]
+        for job, detail in command.results:
+            entry = self.jobs[job.id]
+            assert entry.ending is None, "settled twice"
+            assert detail == "result"
+            entry.ending = Ending.RESULT
+
     def judge_Settle(self, command: Settle) -> None:
         entry = self.jobs[command.job.id]
         assert entry.ending is None, "settled twice"
         entry.ending = command.ending
         record, (fact, *args) = entry.record, self.fact
         judgement = {
-            Ending.RESULT: (fact == "job_finished" and args[1] == record.id)
-            or (fact == "jobs_finished" and record.id in [one[0] for one in args[1]]),
             Ending.ERROR: fact == "job_failed" and args[1] == record.id,
             Ending.CANCELLED: (fact == "job_cancelled" and args[0] == record.id)
             or fact == "cancel_all",
@@ -355,9 +392,7 @@ class World:
             and entry.kills >= MAX_KILLS,
         }
         assert judgement[command.ending], (command, self.fact)
-        details = {Ending.RESULT: "result", Ending.ERROR: "error"}
-        if command.ending in details:
-            assert command.detail == details[command.ending]
+        assert command.ending is not Ending.ERROR or command.detail == "error"
 
     def judge_RecallJobs(self, command: RecallJobs) -> None:
         worker = self.workers[command.worker]
@@ -425,7 +460,9 @@ class World:
         work = [
             entry
             for entry in self.jobs.values()
-            if entry.waits and entry.record.state is JobState.QUEUED
+            if entry.waits
+            and entry.record.state is JobState.QUEUED
+            and entry.record.id not in self.held_back
         ]
         assert not (hands and work), "a job waits while a worker has none"
 

@@ -33,9 +33,13 @@ class Pool:
         """Give a job of that length away; returns the worker's number."""
         self.jobs += 1
         job = JobRecord(self.jobs, cost_of(seconds) if seconds != inf else RunTime())
-        worker = self.roster.place(job, charge_of(job), now)
+        worker = self.roster.pick(job, now)
         if worker is None:
             return None
+        job.charge = charge_of(job)
+        worker.inbox[job.id] = job
+        worker.load += job.charge
+        self.roster.filled(worker)
         job.move(JobState.SENT)
         if worker.head() is job:
             worker.head_since = now

@@ -16,8 +16,9 @@ from offloop.core.commands import (
     InterruptJob,
     KillWorker,
     RecallJobs,
-    SendJob,
+    SendJobs,
     Settle,
+    SettleResults,
     StopWorker,
 )
 from offloop.core.exits import ExitReason
@@ -57,9 +58,12 @@ class Machine:
         def tell(*args):
             commands = getattr(self.scheduler, fact)(*args, self.now)
             self.scheduler.check()
-            return commands
+            return commands and one_by_one(commands)
 
         return tell
+
+    def job_finished(self, worker: int, job_id: int, result, run_time: float):
+        return self.jobs_finished(worker, [(job_id, result, run_time)])
 
     def make(self, *, short: bool = False, **options) -> JobRecord:
         cost = short_cost() if short else RunTime()
@@ -82,6 +86,17 @@ class Machine:
         return self.scheduler.stats()
 
 
+def one_by_one(commands):
+    """Show results that are settled together as if each had a command of its own."""
+    shown = []
+    for command in commands:
+        if isinstance(command, SettleResults):
+            shown += [settled(job, Ending.RESULT, one) for job, one in command.results]
+        else:
+            shown.append(command)
+    return shown
+
+
 def settled(job: JobRecord, ending: Ending, detail=None) -> Settle:
     return Settle(job, ending, detail)
 
@@ -92,7 +107,7 @@ def settled(job: JobRecord, ending: Ending, detail=None) -> Settle:
 def test_a_job_goes_to_an_idle_worker_at_once():
     machine = Machine(1)
     job = machine.make()
-    assert machine.job_submitted(job) == [SendJob(1, job)]
+    assert machine.job_submitted(job) == [SendJobs(1, [job])]
     assert job.state is JobState.SENT
     assert job.worker == 1
     assert job.submitted_at == job.sent_at == machine.now
@@ -103,7 +118,7 @@ def test_without_a_worker_it_waits_for_one():
     job = machine.make()
     assert machine.job_submitted(job) == []
     assert job.state is JobState.QUEUED
-    assert machine.worker_ready(1) == [SendJob(1, job)]
+    assert machine.worker_ready(1) == [SendJobs(1, [job])]
 
 
 def test_a_result_settles_its_job_and_brings_the_next():
@@ -111,7 +126,7 @@ def test_a_result_settles_its_job_and_brings_the_next():
     first, second = machine.submit_many(2)
     assert machine.job_finished(1, first.id, "result", 0.5) == [
         settled(first, Ending.RESULT, "result"),
-        SendJob(1, second),
+        SendJobs(1, [second]),
     ]
     assert first.state is JobState.DONE
     assert (first.attempts, first.run_time, first.worker) == (1, 0.5, 1)
@@ -134,8 +149,8 @@ def test_short_jobs_share_a_worker():
 def test_the_higher_priority_is_sent_first():
     machine = Machine(1)
     running, low, high = [machine.submit(priority=p) for p in (0, 0, 5)]
-    assert SendJob(1, high) in machine.job_finished(1, running.id, None, 0.1)
-    assert SendJob(1, low) in machine.job_finished(1, high.id, None, 0.1)
+    assert SendJobs(1, [high]) in machine.job_finished(1, running.id, None, 0.1)
+    assert SendJobs(1, [low]) in machine.job_finished(1, high.id, None, 0.1)
 
 
 def test_a_job_that_passes_the_others_may_be_sent_at_once():
@@ -144,14 +159,14 @@ def test_a_job_that_passes_the_others_may_be_sent_at_once():
     blocked = machine.submit()
     urgent = machine.make(short=True, priority=1)
     assert blocked.state is JobState.QUEUED
-    assert machine.job_submitted(urgent) == [SendJob(1, urgent)]
+    assert machine.job_submitted(urgent) == [SendJobs(1, [urgent])]
 
 
 def test_a_short_job_does_not_pass_one_that_needs_a_worker_for_itself():
     machine = Machine(1)
     running, blocked, later = (machine.submit(short=s) for s in (True, False, True))
     assert later.state is JobState.QUEUED
-    assert SendJob(1, blocked) in machine.job_finished(1, running.id, None, 1e-5)
+    assert SendJobs(1, [blocked]) in machine.job_finished(1, running.id, None, 1e-5)
 
 
 def test_cancelling_the_first_lets_the_next_take_the_room():
@@ -161,7 +176,7 @@ def test_cancelling_the_first_lets_the_next_take_the_room():
     later = machine.submit(short=True)
     assert machine.job_cancelled(blocked.id) == [
         settled(blocked, Ending.CANCELLED),
-        SendJob(1, later),
+        SendJobs(1, [later]),
     ]
 
 
@@ -268,7 +283,7 @@ def test_a_retryable_error_is_tried_again_after_a_delay():
     assert machine.stats.delayed == 1
     due = machine.scheduler.next_due()
     assert machine.now < due < machine.now + 0.1
-    assert machine.wait(due - machine.now) == [SendJob(1, job)]
+    assert machine.wait(due - machine.now) == [SendJobs(1, [job])]
     assert machine.job_failed(1, job.id, "again", 0.1, True) == [
         settled(job, Ending.ERROR, "again")
     ]
@@ -286,9 +301,9 @@ def test_a_retry_that_could_not_begin_in_time_is_not_waited_for():
 def test_a_retry_stands_before_jobs_that_have_not_had_their_turn():
     machine = Machine(1)
     job, second, third = (machine.submit(retries=1) for _ in range(3))
-    assert SendJob(1, second) in machine.job_failed(1, job.id, "error", 0.1, True)
+    assert SendJobs(1, [second]) in machine.job_failed(1, job.id, "error", 0.1, True)
     assert machine.wait(1.0) == []
-    assert SendJob(1, job) in machine.job_finished(1, second.id, None, 0.1)
+    assert SendJobs(1, [job]) in machine.job_finished(1, second.id, None, 0.1)
     assert third.state is JobState.QUEUED
 
 
@@ -300,7 +315,7 @@ def test_a_queued_job_that_is_cancelled_is_never_sent():
     job, other = machine.submit_many(2)
     assert machine.job_cancelled(job.id) == [settled(job, Ending.CANCELLED)]
     assert job.state is JobState.CANCELLED
-    assert machine.worker_ready(1) == [SendJob(1, other)]
+    assert machine.worker_ready(1) == [SendJobs(1, [other])]
 
 
 def test_a_delayed_job_that_is_cancelled_is_never_sent():
@@ -389,7 +404,7 @@ def test_a_worker_with_an_interrupted_job_gets_nothing_until_it_answers():
     other = machine.submit()
     assert other.state is JobState.QUEUED
     assert machine.stats.idle_workers == 0
-    assert machine.job_finished(1, job.id, "late", 0.1) == [SendJob(1, other)]
+    assert machine.job_finished(1, job.id, "late", 0.1) == [SendJobs(1, [other])]
     assert machine.wait(GRACE) == [], "the kill is off"
 
 
@@ -402,7 +417,9 @@ def test_what_waits_behind_an_interrupted_job_comes_back():
         InterruptJob(number, first.id),
         RecallJobs(number, [second.id]),
     ]
-    assert machine.jobs_returned(number, [second.id]) == [SendJob(alone.worker, second)]
+    assert machine.jobs_returned(number, [second.id]) == [
+        SendJobs(alone.worker, [second])
+    ]
     assert machine.job_interrupted(number, first.id) == []
 
 
@@ -424,7 +441,7 @@ def test_a_worker_that_leaves_gets_no_more_jobs():
     second = machine.submit()
     assert second.state is JobState.QUEUED
     machine.worker_lost(1, None, "exit")
-    assert machine.worker_ready(2) == [SendJob(2, second)]
+    assert machine.worker_ready(2) == [SendJobs(2, [second])]
 
 
 def test_a_worker_that_hangs_while_it_leaves_is_killed():
@@ -491,7 +508,7 @@ def test_on_cancel_finish_lets_it_end_and_drops_the_result():
     other = machine.submit()
     assert machine.job_cancelled(job.id) == [settled(job, Ending.CANCELLED)]
     assert machine.wait(3600.0) == []
-    assert machine.job_finished(1, job.id, "late", 3600.0) == [SendJob(1, other)]
+    assert machine.job_finished(1, job.id, "late", 3600.0) == [SendJobs(1, [other])]
 
 
 def test_a_recall_that_came_too_late_is_followed_by_an_interrupt():
@@ -511,7 +528,7 @@ def test_after_a_late_recall_that_worked_the_worker_is_used_again():
     machine.job_cancelled(second.id)
     machine.job_finished(1, first.id, None, 1e-5)
     third = machine.submit()
-    assert machine.jobs_returned(1, [second.id]) == [SendJob(1, third)]
+    assert machine.jobs_returned(1, [second.id]) == [SendJobs(1, [third])]
     assert machine.wait(GRACE) == []
 
 
@@ -683,7 +700,7 @@ def test_jobs_behind_a_long_one_are_recalled_and_go_elsewhere():
     assert machine.wait(PATIENCE) == [RecallJobs(1, [second.id, third.id])]
     assert machine.wait(1.0) == [], "once is enough"
     assert machine.jobs_returned(1, [second.id, third.id]) == []
-    assert machine.worker_ready(2) == [SendJob(2, second), SendJob(2, third)]
+    assert machine.worker_ready(2) == [SendJobs(2, [second, third])]
     assert (second.attempts, second.retries) == (0, 0)
     assert machine.stats.requeued == 2
 
@@ -703,7 +720,7 @@ def test_a_worker_that_was_relieved_is_used_again_after_the_long_job():
     assert second.state is JobState.QUEUED
     assert machine.job_finished(1, first.id, None, 0.5) == [
         settled(first, Ending.RESULT),
-        SendJob(1, second),
+        SendJobs(1, [second]),
     ]
 
 
@@ -751,14 +768,14 @@ def test_jobs_that_a_worker_gives_back_unasked_are_queued_in_order():
     machine = Machine(1)
     jobs = machine.submit_many(4, short=True)
     commands = machine.jobs_returned(1, [jobs[2].id, jobs[1].id])
-    assert commands == [SendJob(1, jobs[1]), SendJob(1, jobs[2])]
+    assert commands == [SendJobs(1, [jobs[1], jobs[2]])]
 
 
 def test_a_worker_may_give_back_all_that_it_has():
     machine = Machine(1)
     first, second = machine.submit_many(2, short=True)
     commands = machine.jobs_returned(1, [first.id, second.id])
-    assert commands == [SendJob(1, first), SendJob(1, second)]
+    assert commands == [SendJobs(1, [first, second])]
 
 
 # Workers
@@ -788,7 +805,9 @@ def test_a_retiring_worker_gives_back_what_it_has_not_begun():
     alone, first, second = machine.submit_many(3, short=True)
     number = first.worker
     assert machine.worker_retiring(number) == [RecallJobs(number, [second.id])]
-    assert machine.jobs_returned(number, [second.id]) == [SendJob(alone.worker, second)]
+    assert machine.jobs_returned(number, [second.id]) == [
+        SendJobs(alone.worker, [second])
+    ]
     assert StopWorker(number) in machine.job_finished(number, first.id, None, 1e-5)
 
 
@@ -823,7 +842,7 @@ def test_the_job_that_a_lost_worker_ran_is_retried_if_it_may_be():
     assert machine.worker_lost(1, job.id, "SIGSEGV") == []
     assert job.state is JobState.QUEUED
     assert (job.attempts, job.retries, job.kills) == (1, 0, 1)
-    assert machine.worker_ready(2) == [SendJob(2, job)]
+    assert machine.worker_ready(2) == [SendJobs(2, [job])]
     assert machine.worker_lost(2, job.id, "again") == [
         settled(job, Ending.LOST, "again")
     ]
@@ -850,7 +869,7 @@ def test_jobs_that_had_not_begun_are_requeued_in_order_and_not_charged():
     assert machine.worker_lost(1, jobs[0].id, "SIGKILL") == [
         settled(jobs[0], Ending.LOST, "SIGKILL")
     ]
-    assert machine.worker_ready(2) == [SendJob(2, job) for job in jobs[1:]]
+    assert machine.worker_ready(2) == [SendJobs(2, jobs[1:])]
     assert all(job.attempts == job.kills == 0 for job in jobs[1:])
     assert late.state is JobState.QUEUED
 
@@ -859,7 +878,7 @@ def test_a_worker_lost_between_two_jobs_blames_nobody():
     machine = Machine(1)
     job = machine.submit()
     assert machine.worker_lost(1, None, "SIGKILL") == []
-    assert machine.worker_ready(2) == [SendJob(2, job)]
+    assert machine.worker_ready(2) == [SendJobs(2, [job])]
     assert job.kills == 0
 
 
@@ -878,7 +897,7 @@ def test_unwanted_jobs_of_a_lost_worker_are_forgotten():
     machine.job_cancelled(first.id)
     machine.job_cancelled(second.id)
     assert machine.worker_lost(1, first.id, "SIGKILL") == []
-    assert machine.worker_ready(2) == [SendJob(2, third)]
+    assert machine.worker_ready(2) == [SendJobs(2, [third])]
 
 
 def test_a_job_hit_by_the_kill_of_its_neighbour_is_no_step_towards_poison():
@@ -956,7 +975,10 @@ def test_a_job_is_submitted_once():
 def test_check_notices_a_job_in_two_inboxes():
     machine = Machine(2)
     job = machine.submit()
-    other = machine.scheduler._roster.place(job, 0.0, machine.now)
+    roster = machine.scheduler._roster
+    other = roster.pick(job, machine.now)
+    other.inbox[job.id] = job
+    roster.filled(other)
     assert other is not None
     assert other.number != job.worker
     with pytest.raises(AssertionError):
@@ -1088,7 +1110,7 @@ def test_results_that_came_together_settle_in_order():
     ]
     assert machine.jobs_finished(1, [(jobs[4].id, "last", 1e-5)]) == [
         settled(jobs[4], Ending.RESULT, "last"),
-        SendJob(1, waiting),
+        SendJobs(1, [waiting]),
     ]
 
 

@@ -48,6 +48,19 @@ class SchedulerModel(RuleBasedStateMachine):
         for _ in range(count):
             self.world.submit(self.short)
 
+    @rule(
+        cost=st.sampled_from(["short", "unknown"]),
+        priority=st.integers(0, 2),
+        deadline=st.sampled_from([INF, INF, 0.0, 0.3]),
+    )
+    def submit_to_be_sent_with_others(self, cost, deadline, priority):
+        cost, deadline = getattr(self, cost), self.world.now + deadline
+        self.world.submit(cost, hold=True, deadline=deadline, priority=priority)
+
+    @rule()
+    def release(self):
+        self.world.release()
+
     @rule(data=st.data())
     def cancel(self, data):
         pending = [key for key, job in self.world.jobs.items() if job.ending is None]

@@ -1,8 +1,8 @@
 """Everything that the scheduler and supervision may ask their shells to do.
 
 Slotted, not frozen: a frozen dataclass costs up to three times as much to make, and
-the scheduler makes two of these for each job. The shell carries them out in the given
-order.
+the scheduler makes up to two of these for each job. The shell carries them out in the
+given order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class SendJob:
-    """Put the job into the worker's inbox."""
+class SendJobs:
+    """Put the jobs into the worker's inbox, in this order."""
 
     worker: int
-    job: JobRecord
+    jobs: list[JobRecord]
 
 
 @dataclass(slots=True)
@@ -70,7 +70,22 @@ class Settle:
     detail: Any = None
 
 
-Command = SendJob | RecallJobs | InterruptJob | KillWorker | StopWorker | Settle
+@dataclass(slots=True)
+class SettleResults:
+    """Give jobs whose results came together their one ending, each its own detail."""
+
+    results: list[tuple[JobRecord, Any]]
+
+
+Command = (
+    SendJobs
+    | RecallJobs
+    | InterruptJob
+    | KillWorker
+    | StopWorker
+    | Settle
+    | SettleResults
+)
 
 
 # Supervision's: processes, whatever they do

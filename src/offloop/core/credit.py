@@ -116,11 +116,11 @@ class Roster:
         window: seconds that the jobs of one inbox may take together if it has several.
     """
 
-    __slots__ = ("_buckets", "_fewest", "_max_credit", "_window", "patience", "room")
+    __slots__ = ("_buckets", "_fewest", "max_credit", "patience", "room", "window")
 
     def __init__(self, max_credit: int, window: float) -> None:
-        self._max_credit = max_credit
-        self._window = window
+        self.max_credit = max_credit
+        self.window = window
         #: seconds that a job may run while others wait behind it
         self.patience = window * _PATIENCE
         #: number of workers that have room for at least a short job
@@ -139,11 +139,11 @@ class Roster:
         """Return the numbers of those workers, idle longest first."""
         return [worker.number for worker in self._buckets[0]]
 
-    def place(self, job: JobRecord, charge: float, now: float) -> WorkerRecord | None:
-        """Put a job into the inbox of the worker that should get it; None for no room.
+    def pick(self, job: JobRecord, now: float) -> WorkerRecord | None:
+        """Choose the worker that should get the job; None if none has room for it.
 
         Only the worker with the fewest jobs is asked: a fuller one hardly ever has more
-        room.
+        room. It is out of its bucket until `filled`.
         """
         buckets = self._buckets
         while self.room:
@@ -151,27 +151,27 @@ class Roster:
             while not buckets[fewest]:
                 fewest += 1
             self._fewest = fewest
-            worker = buckets[fewest].popitem()[0]
-            load = worker.load + charge
+            bucket = buckets[fewest]
+            worker = bucket.popitem()[0]
             if fewest:
                 if now - worker.head_since > self.patience:
                     self._remove_slow(worker)
                     continue
-                if load > self._window:
-                    buckets[fewest][worker] = None
+                if worker.load + charge_of(job) > self.window:
+                    bucket[worker] = None
                     return None
-            worker.inbox[job.id] = job
-            worker.load = load
-            job.charge = charge
-            held = fewest + 1
-            if load < self._window and held < self._max_credit:
-                worker.bucket = bucket = buckets[held]
-                bucket[worker] = None
-            else:
-                worker.bucket = None
-                self.room -= 1
             return worker
         return None
+
+    def filled(self, worker: WorkerRecord) -> None:
+        """Put a picked worker where it belongs, with what it holds now."""
+        held = len(worker.inbox)
+        if worker.load < self.window and held < self.max_credit:
+            worker.bucket = bucket = self._buckets[held]
+            bucket[worker] = None
+        else:
+            worker.bucket = None
+            self.room -= 1
 
     def take(self, worker: WorkerRecord, job_id: int) -> JobRecord | None:
         """Take a job out of the inbox and return it; None if it is not in there."""
@@ -214,7 +214,7 @@ class Roster:
             del worker.bucket[worker]
             self.room -= 1
         held = len(worker.inbox)
-        if worker.closed or held >= self._max_credit or worker.load >= self._window:
+        if worker.closed or held >= self.max_credit or worker.load >= self.window:
             worker.bucket = None
             return
         worker.bucket = bucket = self._buckets[held]
@@ -243,9 +243,9 @@ class Roster:
 
     def _check_worker(self, worker: WorkerRecord) -> None:
         jobs = worker.inbox.values()
-        full = len(jobs) >= self._max_credit or worker.load >= self._window
+        full = len(jobs) >= self.max_credit or worker.load >= self.window
         assert (worker.bucket is None) == (worker.closed or full)
-        assert len(jobs) <= self._max_credit
+        assert len(jobs) <= self.max_credit
         total = sum(job.charge for job in jobs)
         assert isclose(total, worker.load, abs_tol=1e-9)
-        assert len(jobs) <= 1 or total <= self._window + 1e-9
+        assert len(jobs) <= 1 or total <= self.window + 1e-9

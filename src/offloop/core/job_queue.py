@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from offloop.core.job import JobState
@@ -101,6 +102,27 @@ class JobQueue:
             del self._levels[priority]
         self.waiting -= 1
 
+    def upcoming(self, count: int) -> list[JobRecord]:
+        """Return up to `count` jobs in the order of their turns, at least the first.
+
+        It may be fewer than wait. They stay; `drop` takes them out.
+        """
+        first = self.first()
+        level = self._levels[-self._priorities[0]]
+        if level.returned:
+            return [first]
+        jobs = []
+        for job in islice(level.line, count):
+            if job.state is not _QUEUED:
+                break
+            jobs.append(job)
+        return jobs
+
+    def drop(self, count: int) -> None:
+        """Take out the first `count` jobs of what `upcoming` has returned."""
+        for _ in range(count):
+            self.pop_first()
+
     def discard(self, job: JobRecord) -> None:
         """Note that a job of this queue has ended; it never comes to its turn."""
         assert job.state is not _QUEUED
@@ -148,3 +170,51 @@ class JobQueue:
         self._priorities = [-priority for priority in self._levels]
         heapify(self._priorities)
         self._stale = 0
+
+
+class Arrivals:
+    """New jobs that wait for the end of their turn, and never saw the queue.
+
+    The face of `JobQueue` that sending needs, for less.
+    """
+
+    __slots__ = ("_jobs", "mixed")
+
+    def __init__(self) -> None:
+        self._jobs: list[JobRecord] = []
+        #: they are not all of one priority: only the queue knows whose turn it is
+        self.mixed = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait."""
+        return len(self._jobs)
+
+    def add(self, job: JobRecord) -> None:
+        """Add a job behind all others."""
+        jobs = self._jobs
+        if jobs and job.priority != jobs[-1].priority:
+            self.mixed = True
+        jobs.append(job)
+
+    def first(self) -> JobRecord:
+        """Return the job whose turn it is; it stays."""
+        return self._jobs[0]
+
+    def upcoming(self, count: int) -> list[JobRecord]:
+        """Return up to `count` jobs in the order of their turns; they stay."""
+        return self._jobs[:count]
+
+    def drop(self, count: int) -> None:
+        """Take out the first `count` jobs."""
+        del self._jobs[:count]
+
+    def take_all(self) -> list[JobRecord]:
+        """Take out all jobs and return them."""
+        jobs, self._jobs = self._jobs, []
+        self.mixed = False
+        return jobs
+
+    def jobs(self) -> list[JobRecord]:
+        """Return the jobs in the order in which they came."""
+        return list(self._jobs)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop.core.commands import Command, Settle
 from offloop.core.job import Ending, JobState
-from offloop.core.job_queue import JobQueue
+from offloop.core.job_queue import Arrivals, JobQueue
 from offloop.core.policies import DrainRate, retry_delay, spread
 from offloop.core.timers import Timers
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Stories of this many jobs are kept after their ending, if there was something to tell.
 _STORIES = 256
 
+_DONE = JobState.DONE
 _RESULT = Ending.RESULT
 
 
@@ -72,6 +73,7 @@ class Ledger:
         "delays",
         "drain",
         "endings",
+        "held",
         "jobs",
         "queue",
         "requeued",
@@ -85,6 +87,8 @@ class Ledger:
         self.jobs: dict[int, JobRecord] = {}
         #: those of them that are QUEUED
         self.queue = JobQueue()
+        #: new jobs, QUEUED too, which are not in the queue yet
+        self.held = Arrivals()
         #: deadline of each pending job that has one
         self.deadlines = Timers()
         #: when a DELAYED job may run again; exactly the DELAYED jobs
@@ -103,7 +107,7 @@ class Ledger:
         self.stories: deque[tuple[int, str]] = deque(maxlen=_STORIES)
 
     def add(self, job: JobRecord, now: float) -> None:
-        """Note a new job; it is QUEUED, but whether it enters the queue is open."""
+        """Note a new job; it is held back until it is sent, or enters the queue."""
         if not self.jobs:
             self.drain.resumed(now)
         self.jobs[job.id] = job
@@ -111,6 +115,7 @@ class Ledger:
         self.submitted += 1
         if job.deadline != inf:
             self.deadlines.set(job.id, job.deadline)
+        self.held.add(job)
 
     def settle(
         self,
@@ -121,7 +126,7 @@ class Ledger:
         now: float,
         commands: list[Command],
     ) -> None:
-        """Give the job its one ending. Whoever else holds it is told by the caller."""
+        """End a job without a result. Whoever else holds it is told by the caller."""
         job.move(state)
         del self.jobs[job.id]
         job.returned_at = now
@@ -129,9 +134,22 @@ class Ledger:
             self.deadlines.drop(job.id)
         self.endings[ending] += 1
         self.drain.ended(now)
-        if ending is not _RESULT or job.history is not None:
-            self.stories.append((job.id, f"{job.story()}; ended by {ending.value}"))
+        self._keep_story(job, ending)
         commands.append(Settle(job, ending, detail))
+
+    def settle_results(self, results: list[tuple[JobRecord, Any]], now: float) -> None:
+        """Settle jobs whose results came together; the caller makes the command."""
+        jobs = self.jobs
+        for job, _ in results:
+            job.move(_DONE)
+            del jobs[job.id]
+            job.returned_at = now
+            if job.deadline != inf:
+                self.deadlines.drop(job.id)
+            if job.history is not None:
+                self._keep_story(job, _RESULT)
+        self.endings[_RESULT] += len(results)
+        self.drain.ended(now, len(results))
 
     def leave_wait(self, job: JobRecord, before: JobState) -> None:
         """Take a job that was just settled out of where it waited in state `before`."""
@@ -177,7 +195,8 @@ class Ledger:
     def stats(self, workers: int, idle_workers: int) -> SchedulerStats:
         """Return a snapshot, with what is said here about the workers."""
         endings = self.endings
-        queued, delayed = self.queue.waiting, len(self.delays)
+        queued = self.queue.waiting + self.held.waiting
+        delayed = len(self.delays)
         return SchedulerStats(
             queued=queued,
             delayed=delayed,
@@ -205,6 +224,9 @@ class Ledger:
                 return story
         return f"job {job_id} is not pending: it has ended, or never was submitted"
 
+    def _keep_story(self, job: JobRecord, ending: Ending) -> None:
+        self.stories.append((job.id, f"{job.story()}; ended by {ending.value}"))
+
     def check(self) -> None:
         """Assert the invariants."""
         self.queue.check()
@@ -213,7 +235,7 @@ class Ledger:
         jobs = self.jobs.values()
         queued = {job.id for job in jobs if job.state is JobState.QUEUED}
         delayed = {job.id for job in jobs if job.state is JobState.DELAYED}
-        assert {job.id for job in self.queue.jobs()} == queued
+        assert {job.id for job in self.queue.jobs() + self.held.jobs()} == queued
         assert set(self.delays) == delayed
         assert set(self.deadlines) == {job.id for job in jobs if job.deadline != inf}
         assert self.submitted == len(jobs) + sum(self.endings.values())

@@ -72,12 +72,12 @@ class DrainRate:
         self._since += now - self._last
         self._last = now
 
-    def ended(self, now: float) -> None:
-        """Note that a job ended."""
+    def ended(self, now: float, count: int = 1) -> None:
+        """Note that `count` jobs ended."""
         self._last = now
-        self._count += 1
-        if self._count == _BURST:
-            pace = (now - self._since) / _BURST
+        self._count += count
+        if self._count >= _BURST:
+            pace = (now - self._since) / self._count
             self._pace = pace if self._pace is None else (3 * self._pace + pace) / 4
             self._since = now
             self._count = 0

@@ -1,8 +1,8 @@
 """Which job goes to which worker, and what becomes of it: facts in, commands out.
 
-    job_submitted   job_cancelled                  SendJob   RecallJobs   InterruptJob
+    job_submitted   job_cancelled                  SendJobs  RecallJobs   InterruptJob
     jobs_finished   job_failed       ┌─────────┐
-    job_interrupted jobs_returned  ─▶│Scheduler│─▶  Settle
+    job_interrupted jobs_returned  ─▶│Scheduler│─▶  Settle    SettleResults
     worker_ready    worker_retiring  └─────────┘
     worker_lost     time_passed                    StopWorker   KillWorker
 
@@ -25,10 +25,11 @@ story.
 
 from __future__ import annotations
 
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop.core.commands import Command, SendJob
+from offloop.core.commands import Command, SendJobs, SettleResults
 from offloop.core.credit import Roster, WorkerRecord, charge_of
 from offloop.core.job import Ending, JobState
 from offloop.core.ledger import Ledger
@@ -36,16 +37,19 @@ from offloop.core.runs import Runs
 from offloop.errors import InternalError, PoolFull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from offloop.core.job import JobRecord
+    from offloop.core.job_queue import Arrivals, JobQueue
     from offloop.core.ledger import SchedulerStats
 
 _SENT = JobState.SENT
-_DONE = JobState.DONE
 _FAILED = JobState.FAILED
 _CANCELLED = JobState.CANCELLED
-_RESULT = Ending.RESULT
+
+
+# Jobs that one look at the queue takes: as many as make a message worth its cost.
+_LONGEST = 32
 
 
 class Scheduler:
@@ -73,12 +77,13 @@ class Scheduler:
     ) -> None:
         self._max_pending = max_pending
         self._max_kills = max_kills
-        #: number that the last job got
-        self._last_id = 0
+        #: returns the number for a new job, larger than all before it
+        self.next_id: Callable[[], int] = count(1).__next__
         self._ledger = Ledger()
         #: the ledger's pending jobs and queue, one look nearer
         self._jobs = self._ledger.jobs
         self._queue = self._ledger.queue
+        self._held = self._ledger.held
         #: every worker between `worker_ready` and `worker_lost`
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
@@ -124,11 +129,6 @@ class Scheduler:
     def idle_workers(self) -> list[int]:
         """Return the workers that have no job and may get one, idle longest first."""
         return self._roster.idle_workers()
-
-    def next_id(self) -> int:
-        """Return the number for a new job; each is larger than the one before."""
-        self._last_id += 1
-        return self._last_id
 
     def check_room(self, now: float) -> None:
         """Raise what `job_submitted` would raise if it came now.
@@ -180,44 +180,41 @@ class Scheduler:
         Raises:
             PoolFull: `max_pending` jobs are pending; nothing has changed.
         """
-        if self._max_pending is not None and len(self._jobs) >= self._max_pending:
-            self.check_room(now)
-        if job.id in self._jobs:
-            raise self._bug(f"job {job.id} was submitted twice", job.id)
-        commands: list[Command] = []
-        queue = self._queue
-        self._ledger.add(job, now)
-        if job.deadline <= now:
-            self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
-        elif not queue.waiting:
-            if not self._place(job, now, commands):
-                queue.push(job)
-        else:
-            queue.push(job)
-            if queue.first() is job:  # else the one that waits for room still does
-                self._dispatch(now, commands)
-        return commands
+        self.job_held(job, now)
+        return self.held_released(now)
 
-    def job_finished(
-        self, worker: int, job_id: int, result: Any, run_time: float, now: float
-    ) -> list[Command]:
-        """Settle a job with the result that its worker sent."""
-        record = self._worker(worker)
-        job = self._answered(record, job_id, run_time)
+    def job_held(self, job: JobRecord, now: float) -> None:
+        """Take a new job that others follow at once; `held_released` sends them.
+
+        Deciding about many at a time costs half of what it costs one by one.
+
+        Raises:
+            PoolFull: `max_pending` jobs are pending; nothing has changed.
+        """
+        jobs = self._jobs
+        if self._max_pending is not None and len(jobs) >= self._max_pending:
+            self.check_room(now)
+        if job.id in jobs:
+            raise self._bug(f"job {job.id} was submitted twice", job.id)
+        self._ledger.add(job, now)
+
+    def held_released(self, now: float) -> list[Command]:
+        """Send what was held back, as far as workers have room."""
         commands: list[Command] = []
-        if job.state is _SENT:
-            job.attempts += 1
-            self._ledger.settle(job, _DONE, _RESULT, result, now, commands)
-        self._go_on(record, job_id, now, commands)
+        queue, held = self._queue, self._held
+        first = queue.first() if queue.waiting else None
+        if first is None and not held.mixed:
+            self._send_from(held, now, commands)
+        if held.waiting:
+            self._queue_held()
+            if queue.first() is not first:  # else the one that waits does so still
+                self._send_from(queue, now, commands)
         return commands
 
     def jobs_finished(
-        self, worker: int, answers: list[tuple[int, Any, float]], now: float
+        self, worker: int, answers: Sequence[tuple[int, Any, float]], now: float
     ) -> list[Command]:
-        """Settle several jobs whose results came together, then send what has room.
-
-        The same as `job_finished` for each, for less: most of its cost is in looking
-        what the worker may get next, and that is done once here.
+        """Settle jobs with the results that their worker sent, and send new ones.
 
         Args:
             worker: number of the worker that ran them.
@@ -225,13 +222,9 @@ class Scheduler:
             now: the time.
         """
         record = self._worker(worker)
-        commands: list[Command] = []
-        if record.closed:  # one of them may be what its end waits for
-            for job_id, result, run_time in answers:
-                commands += self.job_finished(worker, job_id, result, run_time, now)
-            return commands
-        settle = self._ledger.settle
-        inbox = record.inbox
+        inbox, interrupted = record.inbox, record.interrupted
+        left = answers[-1][0]
+        results: list[tuple[JobRecord, Any]] = []
         for job_id, result, run_time in answers:
             job = inbox.pop(job_id, None) or self._take(record, job_id)
             record.load -= job.charge
@@ -239,9 +232,15 @@ class Scheduler:
             job.cost.observe(run_time)
             if job.state is _SENT:
                 job.attempts += 1
-                settle(job, _DONE, _RESULT, result, now, commands)
+                results.append((job, result))
+            if job_id == interrupted:
+                left = job_id
+        commands: list[Command] = []
+        if results:
+            self._ledger.settle_results(results, now)
+            commands.append(SettleResults(results))
         self._roster.answered(record)
-        self._go_on(record, job_id, now, commands)
+        self._go_on(record, left, now, commands)
         return commands
 
     def job_failed(
@@ -287,7 +286,7 @@ class Scheduler:
         for waiting in list(record.inbox):
             self._take_back(record, waiting, now)
         self._runs.leave(record, now)
-        self._dispatch(now, commands)
+        self._send_from(self._queue, now, commands)
         return commands
 
     def job_cancelled(self, job_id: int, now: float) -> list[Command]:
@@ -295,11 +294,12 @@ class Scheduler:
 
         A job that has ended is left alone: its result was faster.
         """
-        job = self._jobs.get(job_id)
         commands: list[Command] = []
+        self._queue_held()
+        job = self._jobs.get(job_id)
         if job is not None:
             self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
-            self._dispatch(now, commands)
+            self._send_from(self._queue, now, commands)
         return commands
 
     def jobs_returned(
@@ -315,7 +315,7 @@ class Scheduler:
                 self._take_back(record, job_id, now)
         if head is not None and head not in record.inbox:
             self._runs.go_on(record, head, now, commands)
-        self._dispatch(now, commands)
+        self._send_from(self._queue, now, commands)
         return commands
 
     def cancel_all(self, now: float) -> list[Command]:
@@ -324,6 +324,7 @@ class Scheduler:
         One by one, each cancellation would let the next job in the queue begin.
         """
         commands: list[Command] = []
+        self._queue_held()
         for job in list(self._jobs.values()):
             if job.state is not _SENT:
                 self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
@@ -337,6 +338,7 @@ class Scheduler:
         Those that are with a worker may still end well, and are left alone.
         """
         commands: list[Command] = []
+        self._queue_held()
         for job in list(self._jobs.values()):
             before = job.state
             if before is not _SENT:
@@ -353,7 +355,7 @@ class Scheduler:
         record = self._workers[worker] = WorkerRecord(worker)
         self._roster.open(record)
         commands: list[Command] = []
-        self._dispatch(now, commands)
+        self._send_from(self._queue, now, commands)
         return commands
 
     def worker_retiring(self, worker: int, now: float) -> list[Command]:
@@ -394,56 +396,93 @@ class Scheduler:
                 self._blame(job, record, detail, now, commands)
             else:
                 self._take_back(record, job_id, now)
-        self._dispatch(now, commands)
+        self._send_from(self._queue, now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[Command]:
         """Do what has fallen due: deadlines, retries, limits of runs, ends of grace."""
         commands: list[Command] = []
+        self._queue_held()
         while (job_id := self._ledger.deadlines.pop_due(now)) is not None:
             job = self._jobs[job_id]
             self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
         self._ledger.wake(now)
         while (number := self._runs.looks.pop_due(now)) is not None:
             self._look_at(self._workers[number], now, commands)
-        self._dispatch(now, commands)
+        self._send_from(self._queue, now, commands)
         return commands
 
     # Sending
 
-    def _dispatch(self, now: float, commands: list[Command]) -> None:
-        """Send queued jobs while there is room for the one whose turn it is.
+    def _queue_held(self) -> None:
+        """Let the jobs that were held back wait for their turn like all others."""
+        for job in self._held.take_all():
+            self._queue.push(job)
+
+    def _send_from(
+        self, source: JobQueue | Arrivals, now: float, commands: list[Command]
+    ) -> None:
+        """Send waiting jobs while there is room for the one whose turn it is.
 
         It is never passed over: a short job from behind it would take the place that it
         waits for, again and again.
         """
-        queue, roster = self._queue, self._roster
-        while queue.waiting and roster.room:
-            job = queue.first()
+        roster = self._roster
+        while source.waiting and roster.room:
+            job = source.first()
             if job.deadline <= now:
-                self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
-            elif self._place(job, now, commands):
-                queue.pop_first()
-            else:
+                self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
+                source.drop(1)
+                continue
+            # Nobody gets more than an even share, so that none gets its second job
+            # before all have their first.
+            share = max(source.waiting // roster.room, 1)
+            share = 1 if charge_of(job) >= roster.window else min(share, _LONGEST)
+            worker = roster.pick(job, now)
+            if worker is None:
                 break
+            jobs = self._fill(worker, source.upcoming(share), now)
+            source.drop(len(jobs))
+            roster.filled(worker)
+            last = commands[-1] if commands else None
+            if isinstance(last, SendJobs) and last.worker == worker.number:
+                last.jobs += jobs
+            else:
+                commands.append(SendJobs(worker.number, jobs))
 
-    def _place(self, job: JobRecord, now: float, commands: list[Command]) -> bool:
-        """Send the job if a worker has room for it."""
-        worker = self._roster.place(job, charge_of(job), now)
-        if worker is None:
-            return False
-        job.move(_SENT)
-        job.worker = worker.number
-        job.sent_at = now
-        held = len(worker.inbox) - 1
-        if not held:
+    def _fill(
+        self, worker: WorkerRecord, jobs: list[JobRecord], now: float
+    ) -> list[JobRecord]:
+        """Put the first job into a worker's inbox, and the next ones as it has room.
+
+        Returns:
+            Those that it got.
+        """
+        roster = self._roster
+        inbox, number, load = worker.inbox, worker.number, worker.load
+        before = len(inbox)
+        got = 0
+        for job in jobs:
+            charge = charge_of(job)
+            if got and (
+                load + charge > roster.window
+                or before + got == roster.max_credit
+                or job.deadline <= now
+            ):
+                break
+            job.move(_SENT)
+            job.charge = charge
+            job.worker = number
+            job.sent_at = now
+            inbox[job.id] = job
+            load += charge
+            got += 1
+        worker.load = load
+        if not before:
             worker.head_since = now
-            if job.run_timeout != inf:
-                self._runs.watch(worker)
-        elif held == 1:
+        if before + got > 1 or jobs[0].run_timeout != inf:
             self._runs.watch(worker)
-        commands.append(SendJob(worker.number, job))
-        return True
+        return jobs if got == len(jobs) else jobs[:got]
 
     # Answers
 
@@ -486,7 +525,7 @@ class Scheduler:
         if worker.closed or worker.inbox:
             self._runs.go_on(worker, job_id, now, commands)
         if self._queue.waiting:
-            self._dispatch(now, commands)
+            self._send_from(self._queue, now, commands)
 
     # Early ends
 

@@ -8,6 +8,7 @@ from offloop.core.job import JobRecord
 
 if TYPE_CHECKING:
     from offloop.options import JobOptions
+    from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
 
 
@@ -27,7 +28,7 @@ class Call(JobRecord):
     #: what is called
     function: Function
     #: its encoded arguments, and the large ones beside them
-    arguments: bytes
+    arguments: Payload
     buffers: list[bytes | bytearray]
     #: `arguments` holds a list of argument tuples
     many: bool

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from offloop.core.commands import Command
     from offloop.engines.call import Call
     from offloop.options import PoolOptions
+    from offloop.wire.codec import Payload
 
 # The scheduler's only worker: this process.
 _HERE = 0
@@ -71,9 +72,10 @@ class InlineEngine(ScheduledEngine):
     async def reload(self, probe: Callable[[], object] | None) -> None:
         """Change nothing: what this process has imported stays."""
 
-    def _send(self, number: int, call: Call) -> None:
-        call.last_worker = number
-        self._loop.call_soon(self._run, call)
+    def _send(self, number: int, calls: list[Call]) -> None:
+        for call in calls:
+            call.last_worker = number
+            self._loop.call_soon(self._run, call)
         self._arm()
 
     def _perform_rare(self, command: Command) -> None:
@@ -126,7 +128,7 @@ class InlineEngine(ScheduledEngine):
     async def _finish(self, call: Call, began: float, value: Any) -> None:
         """Await what an `async def` function gave, one or many."""
         failure: BaseException | None = None
-        answer: tuple[bytes, list[Any]] = b"", []
+        answer: tuple[Payload, list[Any]] = b"", []
         try:
             result = [await each for each in value] if call.many else await value
             answer = codec.encode_result(result, call.function.name)
@@ -151,12 +153,11 @@ class InlineEngine(ScheduledEngine):
         return self._cache.get(function.id)
 
     def _reply(
-        self, call: Call, began: float, payload: bytes, buffers: list[Any]
+        self, call: Call, began: float, payload: Payload, buffers: list[Any]
     ) -> None:
         now = time.monotonic()
-        detail = (payload, buffers, began)
-        facts = self._scheduler
-        self._perform(facts.job_finished(_HERE, call.id, detail, now - began, now))
+        answer = (call.id, (payload, began, buffers), now - began)
+        self._perform(self._scheduler.jobs_finished(_HERE, [answer], now))
 
     def _fail(self, call: Call, began: float, error: BaseException) -> None:
         name = call.function.name

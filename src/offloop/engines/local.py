@@ -1,8 +1,8 @@
 """On this machine's cores: the one conductor of core, wire and supervisor.
 
-    SendJob ─▶ outgoing ─▶ flush ═▶ worker     one message a worker and turn of the loop
-                                      │
-    answered ◀─ receive ◀═════════════╛        in slices: a burst cannot hold the loop
+    SendJobs ──────────────▶ send ═▶ worker     many jobs in one message
+                                       │
+    answered ◀─ receive ◀══════════════╛        in slices: a burst cannot hold the loop
 
 All of it runs on the event loop's thread, a few microseconds at a time: no thread is
 crossed and nothing waits. What was decided comes from `scheduled`; this file carries
@@ -12,6 +12,7 @@ jobs to workers and brings back what became of them.
 from __future__ import annotations
 
 import asyncio
+import marshal
 import time
 from dataclasses import replace
 from functools import partial
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
 
-# Jobs that make a message full: it leaves at once. Otherwise a burst would leave as a
-# whole at the end of the turn, its answers come back as a whole, and worker and loop
-# would take turns instead of working at the same time.
-_FULL = status.SLOTS // 2
-
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 4
 
@@ -68,8 +64,6 @@ class _Line:
         "forgotten",
         "gone",
         "known",
-        "lone",
-        "outgoing",
         "probe",
         "recalled",
         "recalls",
@@ -79,12 +73,8 @@ class _Line:
 
     def __init__(self, worker: WorkerHandle) -> None:
         self.worker = worker
-        #: jobs that leave with the next flush
-        self.outgoing: list[Call] = []
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
-        #: jobs come one at a time: the next one leaves at once, without company
-        self.lone = True
         #: the process has ended: nothing is sent any more
         self.gone = False
         #: jobs to be asked back with the next flush
@@ -110,9 +100,8 @@ class LocalEngine(ScheduledEngine):
         super().__init__(options, max_credit=status.SLOTS)
         self._supervisor = Supervisor(self, options, _encode_setup(options))
         self._lines: dict[int, _Line] = {}
-        #: lines that have something to flush
-        self._dirty: set[_Line] = set()
-        self._flush_asked = False
+        #: lines whose jobs are to be asked back
+        self._recalling: set[_Line] = set()
         #: follows the work; None for a pool of a fixed size
         self._elastic = _elastic_of(options)
         self._size_timer: asyncio.TimerHandle | None = None
@@ -199,6 +188,15 @@ class LocalEngine(ScheduledEngine):
         if codec.decode(payload, answered) is False:
             raise ValueError("it returned False")
 
+    def _heard_probe(
+        self, line: _Line, probe: asyncio.Future[Any], answer: tuple[Any, ...]
+    ) -> None:
+        line.probe = None
+        answer_status, count = answer[3:] or (messages.OK, 0)
+        buffers = line.worker.channel.receive_buffers(count) if count else ()
+        if not probe.done():  # else nobody waits any more
+            probe.set_result((answer_status, answer[1][0], buffers))
+
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
@@ -251,7 +249,7 @@ class LocalEngine(ScheduledEngine):
         elif line.probe is not None and not line.probe.done():
             line.probe.set_exception(StartError(f"its worker {exit}"))
         del self._lines[number]
-        self._dirty.discard(line)
+        self._recalling.discard(line)
         self._arm()
         self._mind_size()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
@@ -265,11 +263,10 @@ class LocalEngine(ScheduledEngine):
 
     # Size
 
-    def _queue(self, *call: Any) -> Call:
-        queued = super()._queue(*call)
+    def _release(self, now: float) -> None:
+        super()._release(now)
         if self._elastic is not None and self._scheduler.waiting:
             self._mind_size()
-        return queued
 
     def _mind_size(self) -> None:
         """See to it that the size is looked at, if it can change at all."""
@@ -319,13 +316,12 @@ class LocalEngine(ScheduledEngine):
 
     def _read(self, line: _Line) -> None:
         """Take what a worker sent, in slices; the descriptor is edge-triggered."""
-        channel = line.worker.channel
+        receive = line.worker.channel.receive_nowait
         for _ in range(_SLICE):
-            if not channel.wants_reading():
+            message = receive()
+            if message is None:
                 break
-            message = channel.receive_nowait()
-            if message is not None:
-                self._hear(line, message)
+            self._hear(line, message)
         else:
             self._loop.call_soon(self._read_again, line)
         self._arm()
@@ -340,16 +336,16 @@ class LocalEngine(ScheduledEngine):
 
     def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if kind == messages.RESULTS:
-            self._heard_results(line, message[1], message[2])
+        if line.probe is not None and kind in (messages.RESULTS, messages.ANSWERS):
+            self._heard_probe(line, line.probe, *message[1])
+        elif kind == messages.RESULTS:
+            self._heard_results(line, message[1])
+        elif kind == messages.ANSWERS:
+            self._heard_answers(line, message[1])
+            for module in message[2]:
+                self._supervisor.learn(module)
         elif kind == messages.RETURNED:
-            line.recalls -= 1
-            line.unanswered -= len(message[1])
-            if line.recalls <= 0:
-                line.worker.page.ask_attention(False)
-            now = time.monotonic()
-            number = line.worker.number
-            self._perform(self._scheduler.jobs_returned(number, message[1], now))
+            self._heard_returned(line, message[1])
         elif kind == messages.READY:
             self._heard_ready(line, message[1])
         elif kind == messages.SPENT:
@@ -357,46 +353,62 @@ class LocalEngine(ScheduledEngine):
         elif kind == messages.BROKEN:
             self._supervisor.worker_broken(line.worker, message[1])
 
+    def _heard_returned(self, line: _Line, jobs: list[int]) -> None:
+        line.recalls -= 1
+        line.unanswered -= len(jobs)
+        if line.recalls <= 0:
+            line.worker.page.ask_attention(False)
+        now = time.monotonic()
+        self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
+
     def _heard_ready(self, line: _Line, pid: int) -> None:
         if line.worker.number > 0:  # not one that is only tried
             self._failure = None
         self._supervisor.worker_ready(line.worker, pid)
 
-    def _heard_results(
-        self, line: _Line, answers: list[tuple[Any, ...]], imported: list[str]
-    ) -> None:
+    def _heard_results(self, line: _Line, results: list[tuple[Any, ...]]) -> None:
+        """Tell the scheduler of results that need no further look."""
+        self._answered(line, results)
+        now = time.monotonic()
+        number = line.worker.number
+        self._perform(self._scheduler.jobs_finished(number, results, now))
+
+    def _heard_answers(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
+        """Tell the scheduler of answers, some of which are more than results."""
+        if not answers:
+            return
+        self._answered(line, answers)
         worker = line.worker
         number = worker.number
-        if line.probe is not None:
-            _, answer_status, payload, count, _, _ = answers[0]
-            buffers = worker.channel.receive_buffers(count) if count else ()
-            line.probe.set_result((answer_status, payload, buffers))
-            line.probe = None
-            return
         now = time.monotonic()
-        finished = []
-        line.unanswered -= len(answers)
-        line.lone = not line.unanswered and len(answers) == 1
-        for job, answer_status, payload, count, started, run_time in answers:
-            buffers = worker.channel.receive_buffers(count) if count else ()
-            if answer_status == messages.OK:
-                finished.append((job, (payload, buffers, started), run_time))
+        finished: list[tuple[Any, ...]] = []
+        for answer in answers:
+            status, count = answer[3:] or (messages.OK, 0)
+            if status == messages.OK:
+                if count:
+                    job, body, run_time = answer[:3]
+                    buffers = worker.channel.receive_buffers(count)
+                    answer = job, (*body, buffers), run_time
+                finished.append(answer)
                 continue
             if finished:  # facts are told in the order in which they happened
                 self._perform(self._scheduler.jobs_finished(number, finished, now))
                 finished = []
-            if answer_status == messages.ERROR:
+            job, (payload, started), run_time = answer[:3]
+            if status == messages.ERROR:
                 self._heard_error(number, job, payload, started, run_time, now)
             else:
                 self._heard_interrupted(worker, job, now)
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
-        if answers:
-            worker.page.note_heard(answers[-1][0])
-            if self._metered:
-                self._supervisor.worker_used(worker)
-        for module in imported:
-            self._supervisor.learn(module)
+
+    def _answered(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
+        line.unanswered -= len(answers)
+        self._alone = not line.unanswered and len(answers) == 1
+        # Before new jobs go out: a worker may wait for this word, and send them back.
+        line.worker.page.note_heard(answers[-1][0])
+        if self._metered:
+            self._supervisor.worker_used(line.worker)
 
     def _heard_interrupted(self, worker: WorkerHandle, job: int, now: float) -> None:
         """Let a worker go that has stopped a job, and have it replaced."""
@@ -415,23 +427,42 @@ class LocalEngine(ScheduledEngine):
         """
         number = line.worker.number
         page = line.worker.page
-        for job, answer_status, payload, started, run_time in page.kept():
-            if self._scheduler.held(number, job) is not None:
-                answer = (job, answer_status, payload, 0, started, run_time)
-                self._heard_results(line, [answer], [])
+        for kept in page.kept():
+            answer = marshal.loads(kept)
+            if self._scheduler.held(number, answer[0]) is not None:
+                self._heard_answers(line, [answer])
         return page.running()
 
     # Performing what the scheduler asks for
 
-    def _send(self, number: int, call: Call) -> None:
+    def _send(self, number: int, calls: list[Call]) -> None:
         line = self._lines[number]
-        call.last_worker = number
-        outgoing = line.outgoing
-        outgoing.append(call)
-        if line.lone or len(outgoing) >= _FULL:
-            self._send_jobs(line)
-        elif len(outgoing) == 1:
-            self._ask_flush(line)
+        rows: list[tuple[Any, ...]] = []
+        buffers: list[Any] = []
+        definitions: list[tuple[int, bytes]] = []
+        known = line.known
+        for call in calls:
+            call.last_worker = number
+            function = call.function
+            identity = function.id
+            if identity not in known and identity:
+                known.add(identity)
+                definitions.append((identity, function.definition))
+            if call.buffers or call.attempts or call.many or call.deadline != inf:
+                buffers += call.buffers
+                rows.append(_full_row(call))
+            else:
+                rows.append((call.id, identity, call.arguments))
+        line.unanswered += len(rows)
+        forgotten = self._functions.drain_forgotten()
+        if forgotten:
+            self._forget(forgotten)
+        if definitions or line.forgotten:
+            message = (messages.JOBS, rows, definitions, line.forgotten)
+            self._send_message(line, message, buffers)
+            line.forgotten = []
+        else:
+            self._send_message(line, (messages.JOBS, rows), buffers)
 
     def _perform_rare(self, command: Command) -> None:
         match command:
@@ -447,44 +478,13 @@ class LocalEngine(ScheduledEngine):
                 self._send_message(self._lines[number], (messages.STOP,), [])
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
-        """Take jobs back: those that have not left at once, the others by a message."""
-        unsent = [call for call in line.outgoing if call.id in jobs]
-        if unsent:
-            line.outgoing = [call for call in line.outgoing if call not in unsent]
-            returned = [call.id for call in unsent]
-            number = line.worker.number
-            self._loop.call_soon(self._returned_unsent, number, returned)
-        left = set(jobs) - {call.id for call in unsent}
-        if left:
-            line.recalled.extend(left)
-            self._ask_flush(line)
-
-    def _returned_unsent(self, number: int, jobs: list[int]) -> None:
-        if self._scheduler.knows(number):
-            now = time.monotonic()
-            self._perform(self._scheduler.jobs_returned(number, jobs, now))
+        """Ask jobs back with the next flush: many cancellations become one message."""
+        line.recalled += jobs
+        if not self._recalling:
+            self._loop.call_soon(self._send_recalls)
+        self._recalling.add(line)
 
     # Sending
-
-    def _ask_flush(self, line: _Line) -> None:
-        self._dirty.add(line)
-        if not self._flush_asked:
-            self._flush_asked = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Send each worker what has come together for it in this turn of the loop."""
-        self._flush_asked = False
-        dirty, self._dirty = self._dirty, set()
-        forgotten = self._functions.drain_forgotten()
-        if forgotten:
-            self._forget(forgotten)
-        for line in dirty:
-            if line.outgoing:
-                self._send_jobs(line)
-            if line.recalled:
-                self._send_recall(line)
-        self._arm()
 
     def _forget(self, functions: list[int]) -> None:
         """Let each worker drop the definitions that it has and no new job will use."""
@@ -492,39 +492,6 @@ class LocalEngine(ScheduledEngine):
             gone = line.known.intersection(functions)
             line.known -= gone
             line.forgotten.extend(gone)
-
-    def _send_jobs(self, line: _Line) -> None:
-        calls = []
-        buffers: list[Any] = []
-        definitions = []
-        known = line.known
-        for call in line.outgoing:
-            function = call.function
-            identity = function.id
-            if identity not in known and identity:
-                known.add(identity)
-                definitions.append((identity, function.definition))
-            deadline = call.deadline
-            if call.buffers:
-                buffers.extend(call.buffers)
-            calls.append(
-                (
-                    call.id,
-                    identity,
-                    call.arguments,
-                    len(call.buffers),
-                    call.attempts + 1,
-                    None if deadline == inf else deadline,
-                    call.many,
-                )
-            )
-        line.outgoing = []
-        line.unanswered += len(calls)
-        line.lone = False
-        self._send_message(
-            line, (messages.JOBS, calls, definitions, line.forgotten), buffers
-        )
-        line.forgotten = []
 
     def _send_message(
         self, line: _Line, message: tuple[Any, ...], buffers: list[Any]
@@ -537,13 +504,15 @@ class LocalEngine(ScheduledEngine):
         if channel.wants_reading():
             self._loop.call_soon(self._read_again, line)
 
-    def _send_recall(self, line: _Line) -> None:
-        worker = line.worker
-        line.recalls += 1
-        worker.page.ask_attention(True)
-        self._send_message(line, (messages.RECALL, line.recalled), [])
-        worker.send_signal(messages.WAKE_SIGNAL)
-        line.recalled = []
+    def _send_recalls(self) -> None:
+        recalling, self._recalling = self._recalling, set()
+        for line in recalling:
+            worker = line.worker
+            line.recalls += 1
+            worker.page.ask_attention(True)
+            self._send_message(line, (messages.RECALL, line.recalled), [])
+            worker.send_signal(messages.WAKE_SIGNAL)
+            line.recalled = []
 
     # Waiting and closing
 
@@ -584,6 +553,13 @@ def _elastic_of(options: PoolOptions) -> Elastic | None:
         options.max_workers,
         _IDLE_TIMEOUT if options.idle_timeout is None else options.idle_timeout,
     )
+
+
+def _full_row(call: Call) -> tuple[Any, ...]:
+    deadline = None if call.deadline == inf else call.deadline
+    attempt = call.attempts + 1
+    more = (len(call.buffers), attempt, deadline, call.many)
+    return (call.id, call.function.id, call.arguments, *more)
 
 
 def _encode_setup(options: PoolOptions) -> bytes | None:

@@ -1,13 +1,14 @@
 """What engines with a scheduler of their own have in common.
 
-    submit ─▶ encode ─▶ decide ─▶ perform          perform ─▶ settle ─▶ the future
-              codec     scheduler                  ▲
-                                    a subclass: an answer, a death, a moment
+    submit ─▶ encode ─▶ hold ─▶ decide ─▶ perform       perform ─▶ settle ─▶ the future
+              codec             scheduler               ▲
+                                         a subclass: an answer, a death, a moment
 
 Everything that happens becomes one fact for the scheduler, and its commands are
 performed at once, in order. A call is encoded *before* anything is decided, so what
-cannot travel is an error at the caller's own line and costs no worker. `_settle` is the
-only place where a job's future ends.
+cannot travel is an error at the caller's own line and costs no worker. Calls that are
+made in one turn of the loop are decided about together, at its end. `_settle` and
+`_settle_results` are the only places where a job's future ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop.core.commands import SendJob, Settle
+from offloop.core.commands import SendJobs, Settle, SettleResults
 from offloop.core.job import Ending
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
     from offloop.core.commands import Command
     from offloop.options import JobOptions, PoolOptions
+
+
+# New jobs that make a message full: they leave at once. Otherwise a burst would leave
+# as a whole at the end of the turn, its answers come back as a whole, and worker and
+# loop would take turns instead of working at the same time.
+_FULL = 32
 
 
 class ScheduledEngine(Engine):
@@ -54,6 +61,10 @@ class ScheduledEngine(Engine):
             max_credit=max_credit,
         )
         self._functions = FunctionTable()
+        #: jobs come one at a time: the next one is sent at once, without company
+        self._alone = True
+        #: new jobs that are held back until the end of this turn of the loop
+        self._held = 0
         #: why jobs cannot run now; None while they can
         self._failure: Exception | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -66,12 +77,12 @@ class ScheduledEngine(Engine):
     # What a subclass does
 
     @abc.abstractmethod
-    def _send(self, number: int, call: Call) -> None:
-        """Put a job into a worker's inbox."""
+    def _send(self, number: int, calls: list[Call]) -> None:
+        """Put jobs into a worker's inbox."""
 
     @abc.abstractmethod
     def _perform_rare(self, command: Command) -> None:
-        """Perform a command that is neither SendJob nor Settle."""
+        """Perform a command that neither sends jobs nor settles them."""
 
     # The engine's face
 
@@ -161,10 +172,27 @@ class ScheduledEngine(Engine):
         call.last_worker = None
         if type(future) is Job:
             future._call = call
-        self._perform(scheduler.job_submitted(call, now))
-        if call.deadline != inf or call.run_timeout != inf:
-            self._arm()
+        scheduler.job_held(call, now)
+        if self._alone:
+            self._alone = False
+            self._release(now)
+        else:
+            self._held += 1
+            if self._held == 1:
+                self._loop.call_soon(self._turn_ended)
+            elif self._held == _FULL:
+                self._release(now)
         return call
+
+    def _turn_ended(self) -> None:
+        if self._held:
+            self._release(time.monotonic())
+
+    def _release(self, now: float) -> None:
+        """Let the scheduler send the new jobs that were held back."""
+        self._held = 0
+        self._perform(self._scheduler.held_released(now))
+        self._arm()
 
     async def wait_room(self) -> None:
         # Whoever waits already comes first, even if there is room at this moment.
@@ -244,35 +272,54 @@ class ScheduledEngine(Engine):
         )
 
     def _perform(self, commands: Iterable[Command]) -> None:
-        call: Any  # every record that the scheduler has is a Call
+        calls: Any  # every record that the scheduler has is a Call
         for command in commands:
-            if isinstance(command, Settle):
-                call = command.job
-                self._settle(call, command.ending, command.detail)
-            elif isinstance(command, SendJob):
-                call = command.job
-                self._send(command.worker, call)
+            if isinstance(command, SettleResults):
+                self._settle_results(command.results)
+            elif isinstance(command, SendJobs):
+                calls = command.jobs
+                self._send(command.worker, calls)
+            elif isinstance(command, Settle):
+                calls = command.job
+                self._settle(calls, command.ending, command.detail)
             else:
                 self._perform_rare(command)
 
+    def _settle_results(self, results: list[tuple[Any, Any]]) -> None:
+        """Give each future its result."""
+        for call, detail in results:
+            payload = detail[0]
+            call.started_at = detail[1]
+            future = call.handle
+            if future.done():
+                continue
+            if isinstance(payload, tuple):  # as `codec.decode` does
+                future.set_result(payload[0])
+                continue
+            buffers = detail[2] if len(detail) > 2 else ()
+            try:
+                value = codec.decode(payload, buffers)
+            except Exception as error:
+                future.set_exception(endings.undecodable(call, error))
+            else:
+                future.set_result(value)
+        self._jobs_ended(len(results))
+
     def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
-        """Give the job's future its one ending."""
+        """Give the future of a job without a result its one ending."""
         future = call.handle
         if not future.done():
-            if ending is Ending.RESULT:
-                payload, buffers, call.started_at = detail
-                try:
-                    value = codec.decode(payload, buffers)
-                except Exception as error:
-                    future.set_exception(endings.undecodable(call, error))
-                else:
-                    future.set_result(value)
-            elif ending is Ending.CANCELLED:
+            if ending is Ending.CANCELLED:
                 asyncio.Future.cancel(future)
             else:
                 future.set_exception(endings.error_of(call, ending, detail))
+        self._jobs_ended(1)
+
+    def _jobs_ended(self, count: int) -> None:
+        """Wake those who wait for room, or for the last job to end."""
         if self._room_waiters and self._scheduler.has_room:
-            self._wake_room_waiter()
+            for _ in range(count):
+                self._wake_room_waiter()
         if self._drain_waiters and self._scheduler.idle:
             for waiter in self._drain_waiters:
                 if not waiter.done():

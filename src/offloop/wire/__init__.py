@@ -1,1 +1,1 @@
-"""What moves: objects to bytes, bytes between processes. The four are strangers."""
+"""What moves: objects to bytes, bytes between processes. Its parts are strangers."""

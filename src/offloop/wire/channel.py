@@ -9,14 +9,18 @@ then it is removed: nobody else can connect, and nothing stays on disk. (Unbindi
 close the connection too: ZeroMQ's listener owns those that it accepted.) Abstract
 socket names are not used: they have no permissions.
 
+An envelope holds plain values only (numbers, str, bytes, None, tuples and lists of
+them), so it is marshalled: half the cost of a pickle, and both ends are the same
+interpreter.
+
 This module moves messages and never looks into the calls and answers that they carry.
 """
 
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
-import pickle
 
 import zmq
 
@@ -30,6 +34,12 @@ if TYPE_CHECKING:
 
 # One for each end is enough; more of them only add wake-ups.
 _IO_THREADS = 1
+
+# Without references, which plain values do not need and which cost as much again.
+_MARSHAL_VERSION = 2
+
+# Looks at the socket, of some 2 µs each, before going to sleep.
+_LOOKS = 40
 
 # Plain numbers: pyzmq's enums cost half a microsecond each time they meet an operator.
 _EVENTS = int(zmq.EVENTS)
@@ -83,7 +93,7 @@ class Channel:
         that has gone is lost (whoever watches its process soon knows), as is what the
         bound end sends before the other has come.
         """
-        envelope = pickle.dumps(message, 5)
+        envelope = marshal.dumps(message, _MARSHAL_VERSION)
         try:
             if not buffers:
                 self._socket.send(envelope, _NOBLOCK)
@@ -100,14 +110,27 @@ class Channel:
         received.
         """
         try:
-            return pickle.loads(self._socket.recv(_NOBLOCK))  # type: ignore[no-any-return]
+            return marshal.loads(self._socket.recv(_NOBLOCK))  # type: ignore[no-any-return]
         except zmq.Again:
             return None
+
+    def receive_soon(self) -> Message | None:
+        """Return the next message if it comes within some 80 µs, without sleeping.
+
+        Falling asleep and being woken takes 20 to 30 µs of a round trip of 95. Others
+        that want the core get it between two looks.
+        """
+        for _ in range(_LOOKS):
+            try:
+                return marshal.loads(self._socket.recv(_NOBLOCK))  # type: ignore[no-any-return]
+            except zmq.Again:
+                os.sched_yield()
+        return None
 
     def receive(self) -> Message | None:
         """Wait for a message; None when `set_timeout`'s time passes without one."""
         try:
-            return pickle.loads(self._socket.recv())  # type: ignore[no-any-return]
+            return marshal.loads(self._socket.recv())  # type: ignore[no-any-return]
         except zmq.Again:
             return None
 

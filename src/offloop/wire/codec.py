@@ -1,9 +1,12 @@
 """Objects to bytes and back: calls, results and exceptions.
 
-    (args, kwargs) ──▶ C pickler ──▶ payload + buffers of 16 KiB and more, uncopied
-                          │ refused, or it names __main__
-                          ▼
-                      cloudpickle, by value
+    (args, kwargs) ─┬─▶ C pickler ──▶ payload + buffers of 16 KiB and more, uncopied
+              plain │      │ refused, or it names __main__
+                    ▼      ▼
+              as it is   cloudpickle, by value
+
+Plain values (numbers, None, short str and bytes) need no pickle: the envelope takes
+them as they are, in a tuple, which is how `decode` and `decode_call` know them.
 
 It moves nothing itself and knows no socket, no shared memory and no job: it makes bytes
 and buffers, and reads them. It runs no user code, but for what pickling runs. Pickles
@@ -28,6 +31,8 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from typing import Any, TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
+    #: what the envelope carries: a pickle, or plain values as they are
+    Payload: TypeAlias = bytes | tuple[Any, ...]
     Keep: TypeAlias = Callable[[pickle.PickleBuffer], bool]
 
 __all__ = [
@@ -50,8 +55,9 @@ _HINT = (
 )
 
 _BULKY = frozenset({bytes, bytearray, memoryview})
-#: what no pickler refuses, and what never has a buffer
-_PLAIN = frozenset({int, float, bool, str, type(None)})
+#: types whose values may be plain; str and bytes only when they are short
+_PLAIN = frozenset({int, float, bool, type(None), str, bytes})
+_SIZED = frozenset({str, bytes})
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -84,11 +90,13 @@ def encode(
         raise NotOffloadable(_refusal(describe, "it", obj, error)) from error
 
 
-def decode(payload: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+def decode(payload: Payload | Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     """Read what `encode` or `encode_result` wrote; errors pass through unchanged.
 
     Arrays are views on the given buffers, and writable where those are.
     """
+    if isinstance(payload, tuple):
+        return payload[0]
     if not buffers:
         return _loads(payload)
     return _loads(payload, buffers=buffers)
@@ -100,7 +108,7 @@ def encode_call(
     describe: str,
     *,
     applied: bool = False,
-) -> tuple[bytes, list[Buffer]]:
+) -> tuple[Payload, list[Buffer]]:
     """Turn the arguments of a call into a payload and its large buffers.
 
     Args:
@@ -115,12 +123,8 @@ def encode_call(
     Raises:
         NotOffloadable: names the argument that cannot travel, and why.
     """
-    if not kwargs:
-        for value in args:
-            if type(value) not in _PLAIN:
-                break
-        else:
-            return _dumps((args, kwargs), 5), []
+    if not kwargs and _are_plain(args):
+        return args, []
     carried, named = args, kwargs
     for value in args:
         if type(value) in _BULKY:
@@ -136,26 +140,37 @@ def encode_call(
 
 
 def decode_call(
-    payload: Buffer, buffers: Sequence[Buffer] = ()
+    payload: Payload | Buffer, buffers: Sequence[Buffer] = ()
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Read what `encode_call` wrote; errors pass through unchanged."""
+    if isinstance(payload, tuple):
+        return payload, {}
     call: tuple[tuple[Any, ...], dict[str, Any]] = _loads(payload, buffers=buffers)
     return call
 
 
-def encode_result(value: object, describe: str) -> tuple[bytes, list[Buffer]]:
+def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
     """Turn what a function returned into a payload and its large buffers.
 
     Raises:
         ResultNotEncodable: it cannot travel; the reason is the ``__cause__``.
     """
-    if type(value) in _PLAIN:
-        return _dumps(value, 5), []
+    plain = (value,)
+    if _are_plain(plain):
+        return plain, []
     try:
         return _dump(_lift(value), shared=False)
     except Exception as error:
         message = _refusal(describe, "its result", value, error)
         raise ResultNotEncodable(message, function=describe) from error
+
+
+def _are_plain(values: tuple[Any, ...]) -> bool:
+    for value in values:
+        kind = type(value)
+        if kind not in _PLAIN or (kind in _SIZED and len(value) >= OUT_OF_BAND):
+            return False
+    return True
 
 
 def _dump(obj: object, *, shared: bool = True) -> tuple[bytes, list[Buffer]]:

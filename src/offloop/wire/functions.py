@@ -109,6 +109,8 @@ class FunctionTable:
         self._references: dict[bytes, Function] = {}
         #: functions by value, by definition; least recently used first
         self._values: dict[bytes, Function] = {}
+        #: the last of them
+        self._latest: Function | None = None
         #: sum of the sizes of the definitions in `_values`
         self._value_bytes = 0
         #: callables that go by APPLY, by name and kind; oldest first
@@ -123,6 +125,13 @@ class FunctionTable:
         Raises:
             NotOffloadable: it is no callable, or it captured what cannot travel.
         """
+        entry = self._entries.get(id(fn))
+        if entry is not None and entry() is fn:
+            function = entry.function
+            if function.module is not None:
+                return function, args
+            if function is self._latest and _has_only(fn, entry.bare):
+                return function, args  # nothing has changed, nothing is to be moved
         function = self.name(fn)
         return function, args if function.id else (_unwrap(fn), *args)
 
@@ -165,7 +174,7 @@ class FunctionTable:
     def _name_again(self, fn: Callable[..., Any], entry: _Entry) -> Function:
         """Name a function by value, which may have changed or been forgotten."""
         former = entry.function
-        bare = entry.bare is not None and _bare_code(fn) is entry.bare
+        bare = _has_only(fn, entry.bare)
         watched = entry.watched if bare else self._watch(fn)
         if bare or _unchanged(entry.watched, watched):
             entry.function = self._intern(former.definition, fn)
@@ -233,7 +242,7 @@ class FunctionTable:
         if function is None:
             function = self._new(definition, fn, module=None)
             self._value_bytes += len(definition)
-        self._values[definition] = function
+        self._values[definition] = self._latest = function
         while self._too_many():
             oldest = self._values.pop(next(iter(self._values)))
             self._value_bytes -= len(oldest.definition)
@@ -293,15 +302,10 @@ def _unchanged(before: list[object] | None, now: list[object] | None) -> bool:
 def _bare_code(fn: Any) -> types.CodeType | None:
     """Return the code of a function that has nothing else, None for all others.
 
-    Checked at each call: many functions of a script are of this kind, and looking
-    through what the others captured takes microseconds.
+    Many functions of a script are of this kind, and looking through what the others
+    captured takes microseconds at each call.
     """
-    if (
-        type(fn) is not types.FunctionType
-        or fn.__defaults__ is not None
-        or fn.__kwdefaults__ is not None
-        or fn.__dict__
-    ):
+    if type(fn) is not types.FunctionType or not _has_only(fn, fn.__code__):
         return None
     code = fn.__code__
     if code.co_names or code.co_freevars:
@@ -310,6 +314,17 @@ def _bare_code(fn: Any) -> types.CodeType | None:
         if type(constant) is types.CodeType:
             return None
     return code
+
+
+def _has_only(fn: Any, code: types.CodeType | None) -> bool:
+    """Tell whether a function still is that code (not None) and nothing besides."""
+    return (
+        code is not None
+        and fn.__code__ is code
+        and fn.__defaults__ is None
+        and fn.__kwdefaults__ is None
+        and not fn.__dict__
+    )
 
 
 def _is_atomic_container(value: Any) -> bool:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SLOTS = 64
 
 _SMALL = 256
-_LARGE = 16 * 1024
+_LARGE = 16 * 1024 + _SMALL  # the payload, and what is said of it
 _WORDS = 16
 _SLOTS_AT = 4096
 # One more than are read: a death may leave the one in work half written.
@@ -51,9 +51,9 @@ _RING = SLOTS + 1
 _OVERFLOW_AT = _SLOTS_AT + _RING * _SMALL
 _SIZE = _OVERFLOW_AT + _RING * _LARGE
 
-#: job, started, run time, status, bytes of the payload that follows
-_ANSWER = struct.Struct("@QddII")
-_SMALL_ROOM = _SMALL - _ANSWER.size
+#: bytes of the answer that follows, here or in the overflow
+_HEAD = struct.Struct("@Q")
+_SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
 _JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT = range(6, 11)
@@ -113,27 +113,25 @@ class StatusPage:
         """Note that no job runs."""
         self._words[_RUNNING] = 0
 
-    def keep(
-        self, job: int, status: int, payload: bytes, started: float, run_time: float
-    ) -> bool:
+    def keep(self, answer: bytes) -> bool:
         """Keep an answer until SLOTS more have come.
 
         Returns:
             False when it is too large to be kept.
         """
-        size = len(payload)
+        size = len(answer)
         words = self._words
         kept = words[_KEPT]
         slot = kept % _RING
         at = _SLOTS_AT + slot * _SMALL
         if size <= _SMALL_ROOM:
-            body = at + _ANSWER.size
+            body = at + _HEAD.size
         elif size <= _LARGE:
             body = _OVERFLOW_AT + slot * _LARGE
         else:
             return False
-        _ANSWER.pack_into(self._map, at, job, started, run_time, status, size)
-        self._map[body : body + size] = payload
+        _HEAD.pack_into(self._map, at, size)
+        self._map[body : body + size] = answer
         words[_KEPT] = kept + 1
         return True
 
@@ -185,18 +183,18 @@ class StatusPage:
         """Return when the running job began, in monotonic seconds."""
         return self._words[_SINCE] / 1e9
 
-    def kept(self) -> Iterator[tuple[int, int, bytes, float, float]]:
-        """Yield kept answers, oldest first: job, status, payload, started, time."""
+    def kept(self) -> Iterator[bytes]:
+        """Yield the kept answers, oldest first."""
         end = self._words[_KEPT]
         for number in range(max(0, end - SLOTS), end):
             slot = number % _RING
             at = _SLOTS_AT + slot * _SMALL
-            job, started, run_time, status, size = _ANSWER.unpack_from(self._map, at)
+            (size,) = _HEAD.unpack_from(self._map, at)
             if size <= _SMALL_ROOM:
-                body = at + _ANSWER.size
+                body = at + _HEAD.size
             else:
                 body = _OVERFLOW_AT + slot * _LARGE
-            yield job, status, self._map[body : body + size], started, run_time
+            yield self._map[body : body + size]
 
     def ask_attention(self, wanted: bool) -> None:
         """Make the worker look at its socket before its next job, or stop that."""

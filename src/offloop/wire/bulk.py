@@ -1,0 +1,221 @@
+"""Pickling that lets others in: for objects too large to be pickled at one go.
+
+The C pickler runs no bytecode, so it does not release the GIL, not even in a thread of
+its own: a list of a million tuples stops every other thread for 150 ms. But it writes
+to a file, 64 KiB at a time, and reads from one; a file whose methods pause there gives
+the event loop a turn every half millisecond.
+
+    obj ──▶ probe ──▶ payload                       small: at once, on the loop
+              │
+              ▼ None
+            dump_slowly ──▶ payload ──▶ load_slowly     in threads
+            text_buffer ──▶ buffer  ──▶ read_text
+
+What cannot be helped, because it is one step that nobody can interrupt:
+
+- The pickler's table of what it has seen grows by doubling: 3 ms at 100,000 objects,
+  30 ms at a million, and half of that when it is dropped. Numbers are not in it, so a
+  list of floats never stops anybody for more than half a millisecond.
+- A dict grows by copying itself when it is loaded: 16 ms at a million items.
+- One object that is large in itself and no buffer: an int of millions of digits; a
+  `str` of megabytes inside a container (by itself, it goes as `text_buffer`).
+- What a ``__reduce__`` or ``__setstate__`` of the user computes, and a garbage
+  collection while objects are made.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+from offloop.wire.pointers import new_ascii, text_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+    Buffer: TypeAlias = bytes | bytearray | memoryview
+    Keep: TypeAlias = Callable[[pickle.PickleBuffer], object]
+
+#: bytes that are copied, searched or translated between two pauses
+SLICE = 512 * 1024
+#: seconds; not 0, because whoever waits for the GIL must have the time to wake up
+_PAUSE = 1e-6
+#: shorter reads are headers
+_SHORT = 1024
+
+
+def probe(obj: object, limit: int, buffer_callback: Keep | None = None) -> bytes | None:
+    """Pickle an object at once, unless it turns out to be large.
+
+    Args:
+        obj: anything that the C pickler takes. What it raises passes through.
+        limit: bytes that the payload may have. What takes more than 64 KiB is found out
+            when those are full, which takes half a millisecond.
+        buffer_callback: as in `pickle.dumps`; if the answer is None, it has been called
+            for some buffers in vain.
+
+    Returns:
+        The payload, or None: then `dump_slowly` is for it, in a thread.
+    """
+    file = _Beginning(limit)
+    try:
+        pickle.Pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
+    except _Enough:
+        return None
+    parts = file.parts
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def dump_slowly(
+    obj: object,
+    buffer_callback: Keep | None = None,
+    *,
+    pickler: Callable[..., Any] = pickle.Pickler,
+) -> bytearray:
+    """Pickle an object with pauses, in a thread.
+
+    Args:
+        obj: anything that the pickler takes. It must not be changed meanwhile.
+        buffer_callback: as in `pickle.dumps`.
+        pickler: called with a file, a protocol and `buffer_callback`.
+
+    Returns:
+        What `pickle.loads` and `load_slowly` read.
+    """
+    file = _Sink()
+    pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
+    return file.content
+
+
+def load_slowly(payload: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
+    """Read a pickle with pauses, in a thread.
+
+    Args:
+        payload: of any pickler; it comes from a peer that is trusted.
+        buffers: those that its buffer_callback was given, in order.
+    """
+    return pickle.Unpickler(_Source(payload), buffers=buffers).load()
+
+
+def contains(payload: bytes | bytearray, marker: bytes) -> bool:
+    """Tell whether a marker is in a payload, with pauses."""
+    for begin in range(0, len(payload), SLICE):
+        if payload.find(marker, begin, begin + SLICE + len(marker) - 1) >= 0:
+            return True
+        _pause()
+    return False
+
+
+def text_buffer(text: str) -> memoryview:
+    """Return the bytes of a text, which `read_text` turns into a text again.
+
+    ASCII is not copied: the view is on the text itself. Other texts become UTF-8, with
+    pauses; lone surrogates are kept.
+    """
+    if text.isascii():
+        return text_bytes(text)
+    encoded = bytearray()
+    for begin in range(0, len(text), SLICE):
+        encoded += text[begin : begin + SLICE].encode("utf-8", "surrogatepass")
+        _pause()
+    return memoryview(encoded).toreadonly()
+
+
+def read_text(buffer: Buffer, ascii: bool) -> str:
+    """Make a text of the bytes of one, with pauses.
+
+    Args:
+        buffer: what `text_buffer` returned, or a copy of it.
+        ascii: what ``isascii()`` of the text was. Only then no step holds the GIL for
+            long; the parts of other texts are joined at the end.
+    """
+    view = memoryview(buffer)
+    size = len(view)
+    if ascii and size > SLICE:
+        text, target = new_ascii(size)
+        _copy(target, view)
+        return text
+    parts = []
+    begin = 0
+    while begin < size:
+        end = min(begin + SLICE, size)
+        while end < size and view[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        parts.append(str(view[begin:end], "utf-8", "surrogatepass"))
+        begin = end
+        _pause()
+    return "".join(parts)
+
+
+class _Enough(Exception):
+    """The limit of a probe is reached."""
+
+
+class _Beginning:
+    """Takes what a pickler writes, up to a limit."""
+
+    __slots__ = ("_room", "parts")
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+        self.parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0:
+            raise _Enough
+        self.parts.append(data)
+
+
+class _Sink:
+    """Takes what a pickler writes, with a pause for each piece."""
+
+    __slots__ = ("content",)
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def write(self, data: bytes) -> None:
+        # A long one is an object of the user's: it is not copied at one go.
+        view = memoryview(data)
+        for begin in range(0, len(view), SLICE):
+            self.content += view[begin : begin + SLICE]
+            _pause()
+
+
+class _Source:
+    """Gives an unpickler what it reads, with a pause for each piece."""
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, payload: Buffer) -> None:
+        self._view = memoryview(payload)
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        begin = self._at
+        self._at = begin + size
+        if size > _SHORT:
+            _pause()
+        return bytes(self._view[begin : self._at])
+
+    def readinto(self, target: memoryview) -> int:
+        source = self._view[self._at : self._at + len(target)]
+        self._at += len(source)
+        _copy(target[: len(source)], source)
+        return len(source)
+
+    def readline(self) -> bytes:
+        raise pickle.UnpicklingError("this pickle is of a protocol with lines, below 2")
+
+
+def _copy(target: memoryview, source: memoryview) -> None:
+    for begin in range(0, len(source), SLICE):
+        target[begin : begin + SLICE] = source[begin : begin + SLICE]
+        _pause()
+
+
+def _pause() -> None:
+    time.sleep(_PAUSE)

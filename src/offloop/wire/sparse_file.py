@@ -1,0 +1,96 @@
+"""A file in memory that no path leads to, and that is as large as what is in it.
+
+What has no memory yet gets it by being written or reserved here, and lack of memory is
+an error of that call. Writing it through a mapping instead could only be answered by
+the signal SIGBUS, which ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
+
+
+def create_file(size: int) -> int:
+    """Return the descriptor of a new sparse file of `size` bytes, all zero.
+
+    Programs that this process starts do not inherit it.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("offloop-arena", os.MFD_CLOEXEC)
+    else:  # an unlinked file does the same; in memory where there is such a place
+        place = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        with tempfile.TemporaryFile(prefix="offloop-", dir=place) as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor
+
+
+class SparseFile:
+    """The writer's descriptor, closed when the last one who refers to it has gone.
+
+    So it is never closed, and its number used for another file, while some thread is
+    writing.
+
+    Args:
+        descriptor: owned by this object from now on.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all bytes, with the GIL released.
+
+        Raises:
+            MemoryError: there is no memory for them.
+        """
+        with _lack_of_memory(len(data)):
+            _write_all(self.descriptor, data, offset)
+
+    def reserve(self, offset: int, size: int) -> None:
+        """Give memory to a part that has none yet, with the GIL released.
+
+        Raises:
+            MemoryError: there is none.
+        """
+        with _lack_of_memory(size):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self.descriptor, offset, size)
+            else:
+                _write_all(self.descriptor, memoryview(bytes(size)), offset)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data = data[written:]
+        offset += written
+
+
+@contextlib.contextmanager
+def _lack_of_memory(size: int) -> Iterator[None]:
+    """Say in Python's words what the kernel says when there is no memory."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_MEMORY:
+            raise
+        raise MemoryError(
+            f"no shared memory for {size} more bytes: {error}. The machine or its "
+            "container has less memory than the arena may take, or others use it: "
+            "lower the limit of the arena, or send less at once"
+        ) from error
