@@ -246,3 +246,47 @@ class Painter:
 def doubled_of_doubled(value: int) -> int:
     """Call another offloaded function inside a job: it runs there."""
     return asyncio.run(doubled(value)) * 2
+
+
+_kept = []
+
+
+def leak(size):
+    """Keep so many bytes for good; returns what the process holds then."""
+    _kept.append(bytearray(b"x") * size)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def fill_and_free(size):
+    """Hold so many bytes for a moment."""
+    held = bytearray(b"x") * size
+    del held
+    return os.getpid()
+
+
+def hang_at_exit():
+    """Let the end of the process never come."""
+    import atexit
+
+    atexit.register(signal.pause)
+    return os.getpid()
+
+
+def take(size):
+    """Ask for so many bytes for a moment, and use none of them."""
+    return len(bytearray(size))
+
+
+def hold_in_child(size):
+    """Start a process without limits that holds so many bytes for a long time."""
+    import subprocess
+    import sys
+
+    code = (
+        "import resource, time\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (-1, -1))\n"
+        f"held = bytearray(b'x') * {size}\n"
+        "time.sleep(600)"
+    )
+    subprocess.run([sys.executable, "-c", code])

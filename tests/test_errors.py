@@ -49,6 +49,7 @@ FIELDS = {
         "signal": "SIGKILL",
         "peak_rss": 1 << 20,
         "output": "Fatal Python error",
+        "reason": "crashed",
     },
     "WrongLoop": {},
 }

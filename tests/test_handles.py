@@ -72,6 +72,17 @@ async def test_an_order_larger_than_the_sockets_room_arrives_whole(tmp_path):
     await server.close()
 
 
+async def test_its_end_is_told(tmp_path):
+    told = []
+    handle = ForkserverHandle(
+        str(tmp_path), [], dict(os.environ), lambda *heard: None, told.append
+    )
+    assert told == []
+    handle.hang_up()
+    await handle.gone()
+    assert told == [handle]
+
+
 async def test_after_hanging_up_nothing_is_said_or_heard(tmp_path):
     async with forkserver(str(tmp_path)) as server:
         server.handle.hang_up()

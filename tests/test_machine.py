@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from offloop import machine
-from offloop.machine import cpu_quota, default_max_workers, usable_cores
+from offloop.machine import OomKills, cpu_quota, default_max_workers, usable_cores
 
 
 @pytest.fixture
@@ -146,3 +148,81 @@ def test_the_environment_overrides_if_it_names_a_number(monkeypatch, text, worke
     monkeypatch.setenv("OFFLOOP_MAX_WORKERS", text)
     grant(monkeypatch, 4, None)
     assert default_max_workers() == workers
+
+
+# Memory
+
+
+def oom_kills(folder, files, membership=""):
+    """Return what notices kills in a tree of control groups, and what rewrites it."""
+
+    def write(files):
+        for name, text in files.items():
+            path = folder / "groups" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    write(files)
+    (folder / "membership").write_text(membership)
+    groups, system = folder / "groups", folder / "groups" / "vmstat"
+    return OomKills(groups, folder / "membership", system), write
+
+
+@pytest.mark.parametrize(
+    ("name", "membership"),
+    [
+        ("memory.events", "0::/a/b\n"),
+        ("a/b/memory.events", "0::/a/b\n"),
+        ("memory/a/b/memory.oom_control", "4:memory:/a/b\n0::/\n"),
+        ("memory/memory.oom_control", "4:memory:/a/b\n"),
+        ("vmstat", ""),
+    ],
+)
+def test_a_kill_for_lack_of_memory_is_told_once(tmp_path, name, membership):
+    kills, write = oom_kills(tmp_path, {name: "oom 9\noom_kill 3\n"}, membership)
+    assert not kills.one_more()
+    write({name: "oom 9\noom_kill 5\n"})
+    assert [kills.one_more() for _ in range(3)] == [True, True, False]
+
+
+def test_the_own_group_knows_best(tmp_path):
+    files = dict.fromkeys(["a/memory.events", "memory.events", "vmstat"], "oom_kill 1")
+    kills, write = oom_kills(tmp_path, files, "0::/a\n")
+    write({"memory.events": "oom_kill 2", "vmstat": "oom_kill 2"})
+    assert not kills.one_more()
+    write({"a/memory.events": "oom_kill 2"})
+    assert kills.one_more()
+
+
+def test_what_does_not_count_is_passed_over(tmp_path):
+    files = {"memory.events": "oom_kill many", "vmstat": "pgfault 3"}
+    kills, write = oom_kills(tmp_path, files)
+    write({"memory.events": "oom_kill 7", "vmstat": "oom_kill 7"})
+    assert not kills.one_more()
+
+
+def test_a_counter_that_goes_away_tells_of_no_kill(tmp_path):
+    kills, _ = oom_kills(tmp_path, {"vmstat": "oom_kill 1"})
+    (tmp_path / "groups" / "vmstat").unlink()
+    assert not kills.one_more()
+
+
+def test_memory_is_counted_with_that_of_all_descendants(gate):
+    reached, until = gate(), gate()
+    program = (
+        "import sys, jobs\n"
+        "held = bytearray(b'x') * 60_000_000\n"
+        f"jobs.meet({str(reached)!r}, {str(until)!r})"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}
+    )
+    with open(str(reached)) as file:
+        file.readline()
+    alone = machine.memory_of_tree(child.pid)
+    assert 60_000_000 < alone < 200_000_000
+    assert machine.memory_of_tree(os.getpid()) > alone + 1_000_000
+    until.open()
+    child.wait()
+    assert machine.memory_of_tree(child.pid) == 0

@@ -490,8 +490,28 @@ def test_a_value_out_of_range_is_a_value_error(words):
 
 
 def test_words_of_a_later_version_are_refused_and_not_ignored():
-    with pytest.raises(UsageError, match="recycling"):
-        Pool(recycle=Recycle(max_jobs=3))
+    with pytest.raises(UsageError, match="a limit in bytes"):
+        Pool(max_pending_bytes=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"min_workers": -1},
+        {"min_workers": 3},
+        {"idle_timeout": 0},
+        {"memory_limit": "much"},
+    ],
+)
+def test_sizes_out_of_range_are_value_errors(words):
+    with pytest.raises(ValueError, match=next(iter(words))):
+        Pool(2, **words)
+
+
+def test_recycling_is_given_as_a_whole():
+    with pytest.raises(TypeError, match=r"recycle takes a Recycle\(\.\.\.\), not 3"):
+        Pool(recycle=3)
+    assert Pool(recycle=Recycle(max_jobs=3))._options.recycle.max_jobs == 3
 
 
 async def test_job_options_are_checked():

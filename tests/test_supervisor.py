@@ -17,6 +17,7 @@ import pytest
 
 import jobs
 from offloop import messages
+from offloop.core.exits import ExitReason
 from offloop.errors import StartError
 from offloop.options import PoolOptions
 from offloop.supervisor import Supervisor
@@ -29,9 +30,10 @@ class Conductor:
     """Listens to workers as a conductor must, and notes what it is told."""
 
     def __init__(self, setup, **options):
+        self.options = PoolOptions(**options)
         self.memory = create_file(1 << 20)
         memory = (self.memory, 1 << 20)
-        self.supervisor = Supervisor(self, PoolOptions(**options), setup, memory)
+        self.supervisor = Supervisor(self, self.options, setup, memory)
         self.loop = asyncio.get_running_loop()
         #: what `worker_gone` answers: a job is to blame
         self.blames = False
@@ -59,11 +61,14 @@ class Conductor:
     def worker_made(self, worker):
         self.loop.add_reader(worker.channel.fd, self._read, worker)
 
+    def worker_employ(self, worker):
+        self._told["ready"].put_nowait(worker)
+
     def worker_retire(self, worker):
-        self.supervisor.worker_leaving(worker, "retired")
         worker.channel.send((messages.STOP,))
 
-    def worker_gone(self, worker, exit):
+    def worker_gone(self, worker, exit, reason):
+        assert isinstance(reason, ExitReason)
         self._read(worker)
         self.loop.remove_reader(worker.channel.fd)
         self._told["gone"].put_nowait((worker, exit))
@@ -76,9 +81,7 @@ class Conductor:
         while worker.channel.wants_reading():
             message = worker.channel.receive_nowait()
             if message is not None and message[0] == messages.READY:
-                worker.pid = message[1]  # the forkserver may tell it a moment later
-                self.supervisor.worker_ready(worker)
-                self._told["ready"].put_nowait(worker)
+                self.supervisor.worker_ready(worker, message[1])
             elif message is not None:
                 assert message[0] == messages.BROKEN
                 self.supervisor.worker_broken(worker, message[1])
@@ -89,7 +92,7 @@ async def conductor(max_workers=1, setup=None, **options):
     """Start workers, and end them however the test ends."""
     encoded = None if setup is None else pickle.dumps(setup)
     one = Conductor(encoded, max_workers=max_workers, **options)
-    one.supervisor.start()
+    one.supervisor.start(one.options.max_workers)
     try:
         yield one
     finally:
@@ -144,7 +147,7 @@ async def test_scaling_starts_and_retires_workers():
         one.supervisor.scale(1)
         for _ in range(2):
             worker, exit = await one.told("gone")
-            assert (worker.ending, exit.code) == ("retired", 0)
+            assert (worker.reason, exit.code) == (ExitReason.SCALED_DOWN, 0)
         assert len(list(one.supervisor.workers)) == 1
         assert one.supervisor.started == 3
 
@@ -218,7 +221,7 @@ async def test_ends_that_somebody_caused_never_make_it_give_up(blames):
             if blames:
                 os.kill(worker.pid, signal.SIGKILL)
             else:
-                one.supervisor.kill(worker, "because")
+                one.supervisor.kill(worker, "because", ExitReason.CANCELLED)
             worker, exit = await one.told("gone")
             assert exit.signal == "SIGKILL"
             assert worker.ending == ("" if blames else "because")
@@ -311,6 +314,34 @@ async def test_a_forkserver_that_is_killed_is_replaced_with_its_workers():
         assert len({parent(worker) for worker in replaced}) == 1
 
 
+async def test_a_forkserver_that_has_ended_is_forgotten():
+    async with conductor(1) as one:
+        for _ in range(2):
+            (worker,) = await one.ready()
+            psutil.Process(parent(worker)).kill()
+            await one.told("gone")
+        await one.ready()
+        while len(one.supervisor._forkservers) > 1:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert one.supervisor._forkservers == {one.supervisor._forkserver}
+
+
+async def test_workers_that_somebody_kills_again_and_again_are_replaced():
+    async with conductor(1) as one:
+        for _ in range(12):
+            (worker,) = await one.ready()
+            while not one.supervisor._supervision._restarts.worth_it(  # noqa: ASYNC110
+                one.supervisor._supervision._children[worker.number],
+                one.supervisor._supervision._boot,
+                time.monotonic(),
+            ):
+                await asyncio.sleep(0)
+            os.kill(worker.pid, signal.SIGTERM)
+            await one.told("gone")
+        assert one.supervisor.exits == {ExitReason.CRASHED: 12}
+        await one.ready()
+
+
 def notes_import(log, more=""):
     """Return a module's text that notes in which process it was imported."""
     return f"import os; open({str(log)!r}, 'a').write(f'{{os.getpid()}}\\n')\n{more}"
@@ -384,8 +415,8 @@ async def test_beside_a_thread_no_worker_is_forked(tmp_path, write_module):
         assert parent(new) != forkserver.pid
         told = log.read_text().split()
         assert told == [str(forkserver.pid)] + [str(parent(new))] * 2
-        one.supervisor.kill(old, "because")
-        one.supervisor.kill(beside, "because")
+        for worker in (old, beside):
+            one.supervisor.kill(worker, "because", ExitReason.CANCELLED)
         for _ in range(2):
             await one.told("gone")
         await asyncio.to_thread(psutil.wait_procs, [forkserver], _PATIENCE)
@@ -479,5 +510,5 @@ async def test_nowhere_to_put_the_sockets_is_an_error(monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     one = Conductor(None, max_workers=1)
     with pytest.raises(StartError, match="set OFFLOOP_RUNTIME_DIR to one that"):
-        one.supervisor.start()
+        one.supervisor.start(one.options.max_workers)
     await one.close()

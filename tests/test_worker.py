@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import resource
 import signal
 import sys
 import time
@@ -12,10 +13,11 @@ import time
 import pytest
 
 import jobs
-from offloop import context, current_job, messages
+from offloop import context, current_job, messages, meter
 from offloop import worker as module
-from offloop.errors import ResultNotEncodable
-from offloop.wire.status import SLOTS
+from offloop.errors import MemoryLimitExceeded, ResultNotEncodable
+from offloop.wire.status import SLOTS, StatusPage
+from test_meter import private_bytes
 from worker_parent import NUMBER, meanwhile, wait_until_readable
 
 # Jobs and answers
@@ -336,6 +338,99 @@ def test_the_signal_gives_jobs_back_while_a_long_one_runs(parent, during):
 # Stopping
 
 
+def test_a_worker_that_is_used_up_says_so_before_its_last_answer(parent):
+    parent.page.allow(2, 0)
+    first, second, *rest = parent.send(*(parent.call(jobs.add, n) for n in range(4)))
+    again = parent.submit(jobs.add, 9)
+    parent.finish()
+    said, *returned, answered, more = parent.all()
+    assert said == (messages.SPENT, meter.JOBS)
+    assert returned == [(messages.RETURNED, rest)]
+    assert [a.job for a in answered[1]] == [first, second]
+    assert more == (messages.RETURNED, [again])
+    assert parent.page.used() == (2, 0)
+    assert parent.page.running() == 0
+
+
+def test_after_a_large_last_answer_nothing_begins_either(parent):
+    parent.page.allow(1, 0)
+    parent.fill_results()
+    first, _ = parent.send(
+        parent.call(jobs.add, "x" * 40_000, ""), parent.call(jobs.add, 1)
+    )
+    parent.page.note_heard(first)
+    parent.finish()
+    assert [message[0] for message in parent.all()] == [
+        messages.SPENT,
+        messages.ANSWERS,
+        messages.RETURNED,
+    ]
+
+
+@pytest.fixture
+def limited(parent):
+    """Return a parent whose worker may take 100 MB for a job."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    parent.page.limit_memory(private_bytes() + 100_000_000)
+    yield parent
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_job_that_takes_too_much_memory_ends_with_an_error_and_so_does_the_worker(
+    limited,
+):
+    small, large, rest = limited.send(
+        limited.call(jobs.take, 1_000_000),
+        limited.call(jobs.take, 200_000_000),
+        limited.call(jobs.take, 1),
+    )
+    limited.finish()
+    said, *others = limited.all()
+    assert said == (messages.SPENT, meter.LIMIT)
+    # The error takes a while to be encoded, so either may come first.
+    returned, (_, answers, _) = sorted(others)
+    assert returned == (messages.RETURNED, [rest])
+    assert [(a.job, a.status) for a in answers] == [
+        (small, messages.OK),
+        (large, messages.ERROR),
+    ]
+    assert isinstance(answers[1].value, MemoryLimitExceeded)
+    assert answers[1].value.job_id == large
+
+
+def test_other_errors_are_no_reason_to_leave(limited):
+    limited.submit(jobs.raise_value_error)
+    limited.finish()
+    (answered,) = limited.all()
+    assert isinstance(answered[1][0].value, ValueError)
+
+
+def test_used_up_in_two_ways_is_said_once(limited):
+    limited.page.allow(1, 0)
+    limited.submit(jobs.take, 200_000_000)
+    limited.finish()
+    assert [message[0] for message in limited.all()] == [
+        messages.SPENT,
+        messages.ANSWERS,
+    ]
+
+
+def test_an_interrupted_job_limits_nothing_any_more(limited):
+    limited.page.interrupt(1)
+    limited.submit(jobs.add, 1)
+    limited.serve()
+    assert [a.status for a in limited.answers()] == [messages.INTERRUPTED]
+
+
+def test_a_worker_that_leaves_anyway_is_not_measured(parent):
+    parent.page.allow(1, 0)
+    parent.page.interrupt(1)
+    parent.send(parent.call(jobs.add, 1))
+    parent.serve()
+    (answered,) = parent.all()
+    assert [a.status for a in answered[1]] == [messages.INTERRUPTED]
+
+
 def test_told_to_leave_it_finishes_its_inbox_first(parent, during):
     def stop():
         parent.page.ask_attention(True)
@@ -378,6 +473,7 @@ def test_a_set_up_that_fails_is_told_and_ends_it(parent, setup, says):
     kind, report = parent.hear()
     assert kind == messages.BROKEN
     assert says in report
+    assert says in StatusPage.last_words(parent.file)  # should that message be lost
     assert parent.all() == []
 
 

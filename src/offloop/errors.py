@@ -202,6 +202,8 @@ class WorkerLost(OffloopError):
         signal: name of the signal ("SIGKILL"), or None.
         peak_rss: largest resident memory of the process in bytes, or None.
         output: last lines that the process wrote, if they could be had.
+        reason: why it ended: "crashed", "out-of-memory", "forkserver-lost", or another
+            key of `PoolStats.exits`.
     """
 
     def __init__(
@@ -216,11 +218,13 @@ class WorkerLost(OffloopError):
         signal: str | None = None,
         peak_rss: int | None = None,
         output: str = "",
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.job_id = job_id
         self.function = function
         self.worker = worker
+        self.reason = reason
         self.pid = pid
         self.exitcode = exitcode
         self.signal = signal

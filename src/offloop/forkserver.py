@@ -267,7 +267,7 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
     watched = _open_parent(parent)
     alive = _tie_to_parent(parent, signal.SIGCONT)
     with contextlib.closing(Lifeline(socket.socket(fileno=line))) as lifeline:
-        if alive and _preload(lifeline, preload):
+        if alive and _preload_guarded(lifeline, preload, watched, folder):
             # Frozen objects are never visited by a child's collector, so their pages
             # stay shared.
             gc.collect()
@@ -277,6 +277,51 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
             Forkserver(lifeline, watched, folder).serve()
         if os.getppid() != parent:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _preload_guarded(
+    lifeline: Lifeline, modules: list[str], parent: int | None, folder: str
+) -> bool:
+    """Do what `_preload` does, and do not outlive the parent meanwhile.
+
+    An import may take for ever, and nobody looks at the lifeline then. A fork of this
+    process does, for as long as the import lasts.
+    """
+    if not modules:
+        return True
+    theirs, ours = os.pipe()
+    forkserver = os.getpid()
+    guard = os.fork()
+    if guard == 0:
+        os.close(ours)
+        _guard(forkserver, theirs, lifeline.fileno(), parent, folder)
+    os.close(theirs)
+    try:
+        return _preload(lifeline, modules)
+    finally:
+        os.close(ours)
+        os.waitpid(guard, 0)
+
+
+def _guard(
+    forkserver: int, done: int, line: int, parent: int | None, folder: str
+) -> NoReturn:
+    """Kill the forkserver if its parent goes before `done` tells of the end."""
+    try:
+        poll = select.poll()
+        poll.register(done)
+        poll.register(line, 0)  # orders are not for us, its end is
+        if parent is not None:
+            poll.register(parent, select.POLLIN)
+        ended = {descriptor for descriptor, _ in poll.poll()}
+        if done not in ended:
+            os.kill(forkserver, signal.SIGKILL)
+            # A parent that only hung up needs its folder; one that dies lets go of
+            # the line a moment before it is dead.
+            if parent is not None and select.select([parent], [], [], 0.05)[0]:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os._exit(0)
 
 
 def _preload(lifeline: Lifeline, modules: list[str]) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from offloop.core.exits import ExitReason
     from offloop.wire.channel import Channel
 
 # Runs in the new interpreter. It gets our sys.path, because the user's program may have
@@ -106,9 +107,15 @@ class WorkerHandle:
         self.pid: int | None = None
         #: what the worker said about a set-up that failed
         self.broken = ""
-        #: why it was asked to end; "" while nobody did
+        #: it has said that it is ready
+        self.ready = False
+        #: why it was asked to end, in words; "" while nobody did
         self.ending = ""
         self.results = results
+        #: the same as a word; None while nobody did
+        self.reason: ExitReason | None = None
+        #: how it ended; None while it lives
+        self.exit: WorkerExit | None = None
         self._page_file = page
         self._pidfd: int | None = None
 
@@ -148,7 +155,8 @@ class ForkserverHandle:
         folder: directory of the sockets, which it removes if the parent dies.
         preload: modules to import before the first fork.
         environment: of the new process.
-        hear: called with each message from it, and with None when it has ended.
+        hear: called with each message from it, and with None after the last one.
+        ended: called when the process has ended, unless the loop has.
     """
 
     def __init__(
@@ -157,9 +165,11 @@ class ForkserverHandle:
         preload: Sequence[str],
         environment: Mapping[str, str],
         hear: Callable[[ForkserverHandle, tuple[Any, ...] | None], None],
+        ended: Callable[[ForkserverHandle], object] = lambda handle: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._hear = hear
+        self._tell_ended = ended
         self._lifeline, theirs = Lifeline.pair()
         self._fd = self._lifeline.fileno()
         self._open = True
@@ -245,7 +255,11 @@ class ForkserverHandle:
         if self._process is not None:
             self._process.wait()
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
-            self._loop.call_soon_threadsafe(self._ended.set)
+            self._loop.call_soon_threadsafe(self._note_ended)
+
+    def _note_ended(self) -> None:
+        self._ended.set()
+        self._tell_ended(self)
 
     def _readable(self) -> None:
         for message in self._lifeline.receive():

@@ -1,4 +1,4 @@
-"""What this machine grants us: cores, after affinity and the container's quota.
+"""What this machine grants us: cores, after affinity and quota; and memory.
 
 A container with a quota of 2 CPUs on a host of 160 still shows 160 to `os.cpu_count`;
 pools sized by that number thrash. So the affinity mask and the quota of the process's
@@ -49,7 +49,7 @@ def cpu_quota(
     """
     quotas = [
         quota
-        for folder in _own_groups(root, membership)
+        for folder in _own_groups(root, membership, "cpu")
         for quota in (_quota_v2(folder), _quota_v1(folder))
         if quota is not None
     ]
@@ -66,7 +66,7 @@ def memory_allowance(
         membership: the file that names this process's own group.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for folder in _own_groups(root, membership):
+    for folder in _own_groups(root, membership, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             try:
                 limits.append(int((folder / name).read_text()))
@@ -75,29 +75,95 @@ def memory_allowance(
     return min(limits)
 
 
-def _own_groups(root: Path, membership: Path) -> list[Path]:
+class OomKills:
+    """Notices that the kernel has killed a process for lack of memory.
+
+    Args:
+        root: where the control groups are mounted.
+        membership: the file that names this process's own group.
+        system: the file that counts for the whole machine, for lack of a better one.
+    """
+
+    def __init__(
+        self,
+        root: Path = _CGROUPS,
+        membership: Path = Path("/proc/self/cgroup"),
+        system: Path = Path("/proc/vmstat"),
+    ) -> None:
+        groups = _own_groups(root, membership, "memory")
+        names = ("memory.events", "memory.oom_control")
+        files = [folder / name for folder in reversed(groups) for name in names]
+        #: the first of them that counts
+        self._file = next(
+            (file for file in [*files, system] if _oom_kills(file) is not None), None
+        )
+        #: kills that are accounted for
+        self._seen = self._count()
+
+    def one_more(self) -> bool:
+        """Tell whether there was a kill that no call has told yet."""
+        if self._count() <= self._seen:
+            return False
+        self._seen += 1
+        return True
+
+    def _count(self) -> int:
+        return (_oom_kills(self._file) or 0) if self._file is not None else 0
+
+
+def _oom_kills(file: Path) -> int | None:
+    try:
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def memory_of_tree(pid: int) -> int:
+    """Return the bytes that a process and its descendants hold for themselves.
+
+    0 where the system does not tell (no /proc), or the process has gone.
+    """
+    total = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            status = Path(f"/proc/{one}/status").read_text()
+            total += int(status.partition("RssAnon:")[2].split(maxsplit=1)[0]) * 1024
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                waiting += map(int, (thread / "children").read_text().split())
+        except (OSError, ValueError, IndexError):  # it has ended, or is a zombie
+            continue
+    return total
+
+
+def _own_groups(root: Path, membership: Path, controller: str) -> list[Path]:
     """Return the folders of the process's group and of all groups above it.
 
-    A quota further up binds as well. In a container the path may be the host's and not
-    exist below `root`; the root itself then is the container's own group.
+    The root comes first, and the own group last. A quota further up binds as well. In a
+    container the path may be the host's and not exist below `root`; the root itself
+    then is the container's own group.
     """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         lines = []
-    folders = [root, root / "cpu"]
+    folders = [root, root / controller]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             base = root
-        elif "cpu" in controllers.split(","):
-            base = root / "cpu"
+        elif controller in controllers.split(","):
+            base = root / controller
         else:
             continue
         group = base / path.strip("/")
-        while group != base:
-            folders.append(group)
-            group = group.parent
+        above = [group, *group.parents]
+        folders += reversed(above[: above.index(base)])
     return folders
 
 

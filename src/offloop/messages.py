@@ -9,6 +9,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
     STOP                                      ANSWERS   answers, imported modules,
                                                         tokens
                                               RETURNED  job numbers
+                                              SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
 
     parent → forkserver                      forkserver → parent
@@ -55,6 +56,7 @@ RESULTS = 12
 RETURNED = 13
 BROKEN = 14
 ANSWERS = 15
+SPENT = 16
 
 # how a large buffer is seen; PRIVATE: changes stay with the one who makes them
 WRITABLE = 0

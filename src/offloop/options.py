@@ -115,14 +115,15 @@ class JobOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """When a worker is replaced by a fresh one, before it is asked to leave.
+    """When a worker is replaced by a fresh one, which is ready before the old one goes.
 
     Attributes:
         max_jobs: after so many jobs; None: never.
         max_age: after so many seconds; None: never.
-        max_rss: when its resident memory is above so many bytes; None: never.
-        jitter: share by which each limit is varied from worker to worker, so that they
-            do not all leave together.
+        max_rss: when it holds more than so many bytes after a job, memory that it
+            shares with others left out; None: never.
+        jitter: share by which each limit is lowered at most, by chance, from worker to
+            worker, so that they do not all leave together.
     """
 
     max_jobs: int | None = None
@@ -167,10 +168,24 @@ class PoolOptions:
     threads_per_worker: int | None = 1
     env: Mapping[str, str] = field(default_factory=dict)
     name: str = "offloop"
+    recycle: Recycle | None = None
+    memory_limit: int | None = None
+    min_workers: int | None = None
+    idle_timeout: float | None = None
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
         whole("max_workers", self.max_workers, least=1)
+        if self.min_workers is not None:
+            whole("min_workers", self.min_workers, least=0)
+            if self.min_workers > self.max_workers:
+                raise ValueError(
+                    f"min_workers must be at most max_workers, which is "
+                    f"{self.max_workers}, not {self.min_workers}"
+                )
+        if self.idle_timeout is not None:
+            timeout = seconds("idle_timeout", self.idle_timeout)
+            object.__setattr__(self, "idle_timeout", timeout)
         if self.max_pending is not None:
             whole("max_pending", self.max_pending, least=1)
         object.__setattr__(self, "arena_limit", size("arena_limit", self.arena_limit))
@@ -187,9 +202,19 @@ class PoolOptions:
             raise TypeError(f"initializer must be callable, not {self.initializer!r}")
         if self.threads_per_worker is not None:
             whole("threads_per_worker", self.threads_per_worker, least=1)
+        if self.recycle is not None and not isinstance(self.recycle, Recycle):
+            raise TypeError(f"recycle takes a Recycle(...), not {self.recycle!r}")
+        if self.memory_limit is not None:
+            limit = size("memory_limit", self.memory_limit)
+            object.__setattr__(self, "memory_limit", limit)
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")
+
+    @property
+    def is_elastic(self) -> bool:
+        """True for a pool whose size follows the work."""
+        return self.min_workers is not None or self.idle_timeout is not None
 
 
 def chosen_engine(engine: str) -> str:

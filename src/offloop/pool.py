@@ -249,6 +249,15 @@ class Pool(PoolView):
             None: what they like. Variables that are set already are left alone.
         env: variables for the workers, added to this process's.
         name: for messages.
+        min_workers: processes that there always are; more come, up to `max_workers`,
+            when jobs wait, and go when they are idle. None: the size is fixed, or, with
+            `idle_timeout`, 0.
+        idle_timeout: seconds after which an idle process goes; None: 60, if the size is
+            not fixed.
+        recycle: when a worker is replaced by a fresh one; None: never. No job waits for
+            that or is lost by it.
+        memory_limit: bytes that a worker may hold for itself while it runs a job; the
+            job that asks for more ends with MemoryLimitExceeded. None: any number.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -286,11 +295,7 @@ class Pool(PoolView):
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
         _refuse_later(
-            min_workers=min_workers,
-            idle_timeout=idle_timeout,
             max_pending_bytes=max_pending_bytes,
-            recycle=recycle,
-            memory_limit=memory_limit,
             pin_cpus=pin_cpus or None,
         )
         job = JobOptions().changed(
@@ -311,6 +316,10 @@ class Pool(PoolView):
             threads_per_worker=threads_per_worker,
             env=env or {},
             name=name,
+            min_workers=min_workers,
+            idle_timeout=idle_timeout,  # type: ignore[arg-type]  # made a float there
+            recycle=recycle,
+            memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             job=job,
             **sized,
         )
@@ -413,13 +422,33 @@ class Pool(PoolView):
         return await self._engine_now().put(obj)
 
     async def resize(self, max_workers: int) -> None:
-        """Change the number of workers; running jobs are not disturbed.
+        """Change `max_workers`; running jobs are not disturbed.
+
+        A pool of a fixed size has so many when this returns; an elastic one may.
 
         Raises:
             ValueError: for less than 1.
         """
         whole("max_workers", max_workers, least=1)
         await self._engine_now().resize(max_workers)
+
+    async def reload(self, probe: Callable[[], object] | None = None) -> None:
+        """Replace all workers by ones that import your code anew; no job is lost.
+
+        One worker of the new code is tried first. If it cannot start, or fails the
+        probe, the old ones stay. Otherwise they are replaced one by one, each while it
+        finishes its job. Functions that travel by value (from `__main__`, lambdas) are
+        those of this process, which is not reloaded.
+
+        Args:
+            probe: called in the new worker; if it raises, or returns False, the new
+                code is refused.
+
+        Raises:
+            StartError: the new code was refused; says why.
+            NotOffloadable: the probe cannot be sent.
+        """
+        await self._engine_now().reload(probe)
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing and has done; all zero before it is started."""
@@ -533,14 +562,14 @@ _POOL_WORDS = (
     "threads_per_worker",
     "env",
     "name",
+    "recycle",
+    "memory_limit",
+    "min_workers",
+    "idle_timeout",
 )
 
 _LATER = {
-    "min_workers": "elastic size",
-    "idle_timeout": "elastic size",
     "max_pending_bytes": "a limit in bytes",
-    "recycle": "recycling",
-    "memory_limit": "memory limits",
     "pin_cpus": "pinning to cores",
 }
 

@@ -1,8 +1,8 @@
 """Starts, watches and stops worker processes, as `core.supervision` decides.
 
-    conductor ◀── worker_made, worker_retire, worker_gone, gave_up ──┐
+    conductor ◀─ worker_made, _employ, _retire, _gone, gave_up ─────┐
         │                                                            │
-        └── scale, worker_ready, worker_broken, kill, learn ──▶ Supervisor
+        └─ scale, worker_ready, _used, _done, kill, learn ──────▶ Supervisor
                                                                  │    ▲
                                                        lifeline  ▼    │
                                                               forkserver
@@ -23,17 +23,21 @@ import os
 import signal
 import tempfile
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from offloop import messages
+from offloop import machine, messages
+from offloop.core.children import SupervisionState
 from offloop.core.commands import (
+    EmployChild,
     GiveUp,
     KillChild,
     RetireChild,
     StartChild,
     TerminateChild,
 )
-from offloop.core.supervision import Exit, Supervision
+from offloop.core.exits import Exit, ExitReason
+from offloop.core.supervision import Supervision
 from offloop.errors import StartError
 from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
 from offloop.wire import arena
@@ -41,7 +45,7 @@ from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from offloop.options import PoolOptions
 
@@ -58,6 +62,12 @@ _THREAD_VARIABLES = (
     "VIPS_CONCURRENCY",
 )
 
+# Signals that processes hardly ever send to themselves: somebody wanted its end.
+_DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+
+# Seconds between two looks at the memory of one worker, if that is limited.
+_MEMORY_INTERVAL = 0.1
+
 # A Unix socket's path may have 107 bytes; a worker's name needs the rest.
 _LONGEST_FOLDER = 80
 
@@ -68,10 +78,15 @@ class Conductor(Protocol):
     def worker_made(self, worker: WorkerHandle) -> None:
         """Listen to the channel of a worker that is about to start."""
 
+    def worker_employ(self, worker: WorkerHandle) -> None:
+        """Give jobs to a worker that is ready."""
+
     def worker_retire(self, worker: WorkerHandle) -> None:
         """Give the worker no more jobs; send it away when it has none."""
 
-    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+    def worker_gone(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> bool:
         """Take leave of a worker; True when a job is to blame for its death."""
 
     def gave_up(self, error: StartError) -> None:
@@ -100,7 +115,7 @@ class Supervisor:
         self._options = options
         self._setup = setup
         self._requests, self._results_size = memory
-        self._supervision = Supervision()
+        self._supervision = Supervision(recycle=options.recycle)
         self._context = make_context()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -116,45 +131,105 @@ class Supervisor:
         self._failure = ""
         #: modules that the forkserver imports, learnt from workers
         self._learnt: set[str] = set()
+        #: notices kills for lack of memory
+        self._oom_kills = machine.OomKills()
+        #: watches what workers hold; None while that is not limited
+        self._memory_watch: asyncio.TimerHandle | None = None
+        #: workers that were tried outside of the pool; they have negative numbers
+        self._trials = 0
+        #: why forkservers that are being tried are no good
+        self._troubles: dict[ForkserverHandle, str] = {}
+        #: those who wait for a change
+        self._watchers: list[asyncio.Future[None]] = []
+        #: why no worker can be had; "" while they can
+        self.gave_up = ""
         #: workers started since the beginning
         self.started = 0
+        #: workers that have ended, by reason
+        self.exits: Counter[ExitReason] = Counter()
 
     @property
     def workers(self) -> Iterable[WorkerHandle]:
         """The workers that are starting or running."""
         return self._workers.values()
 
-    def start(self) -> None:
-        """Begin to start the wanted number of workers."""
-        self._folder = _private_folder()
-        self.scale(self._options.max_workers)
+    @property
+    def starting(self) -> int:
+        """Number of workers that are not ready yet, or that wait to be started."""
+        seen = self._supervision.stats()
+        return seen.starting + seen.waiting
 
-    def scale(self, workers: int) -> None:
-        """Want so many workers from now on."""
-        self._perform(self._supervision.scale_asked(workers, time.monotonic()))
+    def start(self, workers: int) -> None:
+        """Begin to start so many workers; even for none there will be a forkserver."""
+        self._folder = _private_folder()
+        self._start_forkserver()
+        self.scale(workers)
+        if self._options.memory_limit is not None:
+            self._watch_memory(0)
+
+    def scale(self, workers: int, first: Sequence[int] = ()) -> None:
+        """Want so many workers from now on.
+
+        Args:
+            workers: that there should be.
+            first: numbers of those that go first, if there are too many.
+        """
+        now = time.monotonic()
+        self._perform(self._supervision.scale_asked(workers, now, first))
 
     def dismiss(self, deadline: float) -> None:
         """Want no worker any more; those still there at `deadline` are killed."""
+        for worker in self._workers.values():
+            if worker.number < 0:
+                self.end_trial(worker)
         self._perform(self._supervision.stop_asked(deadline, time.monotonic()))
 
-    def worker_ready(self, worker: WorkerHandle) -> None:
+    def worker_ready(self, worker: WorkerHandle, pid: int) -> None:
         """Note that a worker is ready; nobody else can reach its socket any more."""
         worker.channel.seal()
+        worker.ready = True
+        worker.pid = pid  # the forkserver may tell it a moment later
         self._failure = ""
-        now = time.monotonic()
-        self._perform(self._supervision.child_ready(worker.number, now))
+        if worker.number > 0:
+            self.gave_up = ""
+            now = time.monotonic()
+            self._perform(self._supervision.child_ready(worker.number, now))
+        else:
+            self._tell_watchers()
 
     def worker_broken(self, worker: WorkerHandle, report: str) -> None:
         """Note that a worker's set-up failed; its end follows."""
         worker.broken = report
 
-    def worker_leaving(self, worker: WorkerHandle, reason: str) -> None:
-        """Note that a worker was asked to leave: its end is not a failure."""
-        worker.ending = reason
+    def worker_used(self, worker: WorkerHandle) -> None:
+        """Look what a worker has used up of what it may use."""
+        jobs, memory = worker.page.used()
+        now = time.monotonic()
+        self._perform(self._supervision.child_used(worker.number, jobs, memory, now))
 
-    def kill(self, worker: WorkerHandle, reason: str) -> None:
+    def worker_done(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        """Replace a worker that begins nothing more."""
+        if worker.number < 0:
+            return
+        now = time.monotonic()
+        self._perform(self._supervision.child_spent(worker.number, reason, now))
+
+    def worker_leaving(
+        self, worker: WorkerHandle, why: str, reason: ExitReason
+    ) -> None:
+        """Note that a worker leaves because it should: its end is not a failure.
+
+        Args:
+            worker: that leaves.
+            why: in words.
+            reason: counted, unless there was an earlier one.
+        """
+        worker.ending = why
+        worker.reason = worker.reason or reason
+
+    def kill(self, worker: WorkerHandle, why: str, reason: ExitReason) -> None:
         """End a worker at once; its end comes back as `worker_gone`."""
-        worker.ending = reason
+        self.worker_leaving(worker, why, reason)
         worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
@@ -164,34 +239,121 @@ class Supervisor:
             if self._forkserver is not None:
                 self._forkserver.order((messages.LEARN, module))
 
+    # Another generation of workers, for `renewal`
+
+    @property
+    def closing(self) -> bool:
+        """True once the end has begun."""
+        return self._closing or self._supervision.state is SupervisionState.STOPPING
+
+    async def changed(self) -> None:
+        """Wait until a worker is ready, retired or gone, or the end begins."""
+        watcher = self._loop.create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    def make_forkserver(self) -> ForkserverHandle:
+        """Return a new forkserver beside the one that makes the pool's workers."""
+        forkserver = self._make_forkserver()
+        self._troubles[forkserver] = ""
+        return forkserver
+
+    def try_worker(self, forkserver: ForkserverHandle) -> WorkerHandle:
+        """Return a worker of that forkserver that is not one of the pool."""
+        self._trials += 1
+        return self._make_worker(StartChild(-1, -self._trials), forkserver)
+
+    def end_trial(self, worker: WorkerHandle) -> None:
+        """End a worker that was tried."""
+        if worker.exit is None:
+            self.kill(worker, "its trial is over", ExitReason.RELOADED)
+
+    def trouble_of(self, forkserver: ForkserverHandle) -> str:
+        """Return why a forkserver that was made to be tried is no good; "" if it is."""
+        return self._troubles[forkserver]
+
+    def use_forkserver(self, forkserver: ForkserverHandle) -> None:
+        """Let this one make all further workers."""
+        del self._troubles[forkserver]
+        old, self._forkserver = self._forkserver, forkserver
+        if old is not None:
+            self._let_go(old)
+        self._perform(self._supervision.cause_removed(time.monotonic()))
+        self.gave_up = ""
+
+    def drop_forkserver(self, forkserver: ForkserverHandle) -> None:
+        """Forget a forkserver that was made to be tried."""
+        del self._troubles[forkserver]
+        self._let_go(forkserver)
+
+    def workers_of_others(self, forkserver: ForkserverHandle) -> list[WorkerHandle]:
+        """Return the workers of other forkservers that are not about to go."""
+        return [
+            worker
+            for worker in self._workers.values()
+            if worker.forkserver is not forkserver and worker.reason is None
+        ]
+
+    @property
+    def is_short(self) -> bool:
+        """True while there should be workers and none works."""
+        seen = self._supervision.stats()
+        return seen.target > 0 and not seen.ready
+
+    def works(self, worker: WorkerHandle) -> bool:
+        """Tell whether a worker has a place in the pool, and may get jobs."""
+        return self._supervision.works(worker.number)
+
+    def replace(self, worker: WorkerHandle, reason: ExitReason) -> None:
+        """Have a worker that works replaced, unless that is under way."""
+        now, number = time.monotonic(), worker.number
+        self._perform(self._supervision.child_retire_asked(number, reason, now))
+
+    def _tell_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
     async def close(self) -> None:
         """End everything at once and leave nothing; running workers are killed."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._memory_watch):
+            if timer is not None:
+                timer.cancel()
         for forkserver in self._forkservers:
             forkserver.hang_up()
-        for forkserver in self._forkservers:
+        for forkserver in list(self._forkservers):
             await forkserver.gone()
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
+        self._tell_watchers()
         self._context.destroy(linger=0)
         with contextlib.suppress(OSError):  # somebody may have tidied up
             os.rmdir(self._folder)
 
     # Performing what the machine asks for
 
-    def _perform(self, commands: Iterable[Any]) -> None:
+    def _perform(self, commands: Sequence[Any]) -> None:
         for command in commands:
             match command:
-                case StartChild(slot=slot, child=child):
-                    self._start_worker(child, slot)
-                case RetireChild(child=child):
-                    self._conductor.worker_retire(self._workers[child])
-                case TerminateChild(child=child) | KillChild(child=child):
-                    self.kill(self._workers[child], "asked to end")
-                case GiveUp(reason=reason):
-                    self._give_up(reason)
+                case StartChild():
+                    forkserver = self._forkserver or self._start_forkserver()
+                    self._make_worker(command, forkserver)
+                case EmployChild(child=child):
+                    self._conductor.worker_employ(self._workers[child])
+                case RetireChild(child=child, reason=reason):
+                    worker = self._workers[child]
+                    self.worker_leaving(worker, reason.value, reason)
+                    self._conductor.worker_retire(worker)
+                case (
+                    TerminateChild(child=child, reason=reason)
+                    | KillChild(child=child, reason=reason)
+                ):
+                    self.kill(self._workers[child], "asked to end", reason)
+                case GiveUp(reason=text):
+                    self._give_up(text)
+        self._tell_watchers()
         self._arm()
 
     def _arm(self) -> None:
@@ -208,46 +370,107 @@ class Supervisor:
         self._perform(self._supervision.time_passed(time.monotonic()))
 
     def _give_up(self, reason: str) -> None:
+        self.gave_up = reason
         output = self._failure.rstrip()
         message = f"the workers of pool {self._options.name!r} cannot start: {reason}"
         if output:
             message += f"\n{output}"
         self._conductor.gave_up(StartError(message, output=output))
 
-    def _start_worker(self, number: int, slot: int) -> None:
-        forkserver = self._forkserver or self._start_forkserver()
+    def _make_worker(
+        self, order: StartChild, forkserver: ForkserverHandle
+    ) -> WorkerHandle:
+        number = order.child
         path = f"{self._folder}/{number}"
         channel = Channel(self._context)
         channel.bind(path)
         page, results = create_file(), arena.create_file(self._results_size)
-        worker = WorkerHandle(number, slot, forkserver, channel, page, results)
+        worker = WorkerHandle(number, order.slot, forkserver, channel, page, results)
+        worker.page.allow(order.max_jobs, order.max_rss)
+        worker.page.limit_memory(self._options.memory_limit or 0)
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
         files = (page, self._requests, results)
         forkserver.order((messages.FORK, number, path), *files)
+        return worker
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         del self._workers[worker.number]
-        wanted = bool(worker.ending) or self._closing
-        blamed = self._conductor.worker_gone(worker, exit)
+        worker.exit = exit
+        wanted = worker.reason is not None or self._closing
+        reason = self._reason(worker, exit)
+        self.exits[reason] += 1
+        blamed = self._conductor.worker_gone(worker, exit, reason)
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
         self._let_go(worker.forkserver)
-        if not self._closing:
-            kind = Exit.BLAMED if blamed else Exit.WANTED if wanted else Exit.UNASKED
-            now = time.monotonic()
-            number, reason = worker.number, str(exit)
-            self._perform(self._supervision.child_exited(number, kind, reason, now))
+        if worker.number < 0:
+            self._tell_watchers()
+        elif not self._closing:
+            if blamed or wanted:
+                kind = Exit.BLAMED if blamed else Exit.WANTED
+            else:
+                from_outside = reason is ExitReason.CRASHED and exit.signal in _DEADLY
+                kind = Exit.KILLED if from_outside else Exit.UNASKED
+            now, text = time.monotonic(), str(exit)
+            commands = self._supervision.child_exited(worker.number, kind, text, now)
+            self._perform(commands)
+
+    def _reason(self, worker: WorkerHandle, exit: WorkerExit) -> ExitReason:
+        """Return why a worker ended."""
+        if worker.reason is not None:
+            return worker.reason
+        if self._closing:
+            return ExitReason.SHUTDOWN
+        if not worker.ready:
+            return ExitReason.START_FAILED
+        if exit.code is None:
+            return ExitReason.FORKSERVER_LOST
+        if exit.signal == "SIGKILL" and self._oom_kills.one_more():
+            return ExitReason.OUT_OF_MEMORY
+        return ExitReason.CRASHED
+
+    def _watch_memory(self, last: int) -> None:
+        """Kill a worker that holds too much, its children included; one a look.
+
+        A job's own allocations fail at the limit; this is for what it starts, and for
+        systems that do not enforce limits.
+
+        Args:
+            last: number of the worker that was looked at last.
+        """
+        numbers = [n for n, one in self._workers.items() if one.pid is not None]
+        later = [number for number in numbers if number > last]
+        number = min(later or numbers, default=0)
+        worker = self._workers.get(number)
+        limit = self._options.memory_limit
+        if worker is not None and worker.pid is not None and limit is not None:
+            held = machine.memory_of_tree(worker.pid)
+            if held > limit and worker.reason is None:
+                why = (
+                    f"its process and the children of that held {held / 2**20:,.0f} "
+                    f"MiB, and memory_limit is {limit / 2**20:,.0f} MiB"
+                )
+                self.kill(worker, why, ExitReason.OUT_OF_MEMORY)
+        delay = _MEMORY_INTERVAL / max(len(numbers), 1)
+        self._memory_watch = self._loop.call_later(delay, self._watch_memory, number)
 
     # Forkservers
 
     def _start_forkserver(self) -> ForkserverHandle:
+        self._forkserver = self._make_forkserver()
+        return self._forkserver
+
+    def _make_forkserver(self) -> ForkserverHandle:
         forkserver = ForkserverHandle(
-            self._folder, self._options.preload, self._environment(), self._hear
+            self._folder,
+            self._options.preload,
+            self._environment(),
+            self._hear,
+            self._forkservers.discard,
         )
-        self._forkserver = forkserver
         self._forkservers.add(forkserver)
         if self._setup is not None:
             forkserver.order((messages.SETUP, self._setup))
@@ -295,6 +518,12 @@ class Supervisor:
     def _heard_learned(
         self, forkserver: ForkserverHandle, module: str, reason: str, alone: bool
     ) -> None:
+        if forkserver in self._troubles:
+            # The code is being tried: that is not yet what the others may expect.
+            if reason or not alone:
+                reason = reason or "it starts a thread"
+                self._troubles[forkserver] = f"importing {module} failed: {reason}"
+            return
         if reason:
             self._learnt.discard(module)
         if not alone and forkserver is self._forkserver:

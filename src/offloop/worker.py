@@ -14,11 +14,13 @@ What the parent relies on:
 - after an answer too large for that nothing begins until the parent has heard it:
   jobs that wait or come meanwhile go back;
 - the page names the running job before its function is called;
-- an interrupted worker says so, begins nothing more and leaves.
+- an interrupted worker says so, begins nothing more and leaves;
+- a worker that has used up what it may use says so, and gives back all it gets.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import marshal
 import os
@@ -31,8 +33,9 @@ import traceback
 from collections import deque
 from types import CoroutineType
 
-from offloop import context, messages
+from offloop import context, messages, meter
 from offloop.errors import JobInterrupted
+from offloop.meter import MemoryLimit, Meter
 from offloop.wire import codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
@@ -62,6 +65,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEEP_BYTES = 1 << 30
 
+# By how much more the kernel blames a worker for a lack of memory (of 1000 in all).
+_OOM_SCORE = 300
+
 # Time that unsent answers get when the worker leaves.
 _LINGER = 5.0
 
@@ -77,6 +83,7 @@ def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None)
         setup: the encoded initializer and its arguments, or None.
     """
     _reset_signals()
+    _volunteer()
     _reseed()
     _forget_main()
     page, requests, results = files
@@ -118,6 +125,8 @@ class Worker:
         self._results_only = True
         #: when the oldest of `_answers` was ready, in monotonic nanoseconds
         self._held_since = 0
+        #: they have waited long enough for companions
+        self._held_long = False
         #: modules imported for a function that left no thread and no open file
         self._imported: list[str] = []
         #: number of the latest job if its answer was too large to be kept, else 0
@@ -130,6 +139,12 @@ class Worker:
         #: True once this job was asked to stop, so that it is asked once
         self._asked = False
         self._stopping = False
+        #: counts what it uses; None while nothing is limited
+        self._meter: Meter | None = None
+        #: keeps jobs from taking more memory; None if they may
+        self._limit: MemoryLimit | None = None
+        #: it has used up what it may use: nothing begins any more
+        self._spent = False
         #: the last message came soon, with one job, so the next one may: it is worth
         #: looking for
         self._brisk = False
@@ -151,16 +166,23 @@ class Worker:
     # Messages
 
     def _set_up(self, setup: bytes | None) -> bool:
+        limit = self._page.memory_limit()
+        if limit:
+            self._limit = MemoryLimit(limit)
         try:
             if setup is not None:
                 initializer, initargs = pickle.loads(setup)
                 initializer(*initargs)
         except BaseException:
-            self._channel.send((messages.BROKEN, traceback.format_exc()))
+            why = traceback.format_exc()
+            self._page.say_last(why)
+            self._channel.send((messages.BROKEN, why))
             return False
         _keep_freed_memory()
         context.set_source(self._job_context)
         signal.signal(messages.WAKE_SIGNAL, self._woken)
+        counts = Meter(self._page, _return_freed_memory)
+        self._meter = counts if counts.needed else None
         self._channel.set_timeout(_IDLE)
         self._channel.send((messages.READY, os.getpid()))
         return True
@@ -235,10 +257,10 @@ class Worker:
         self._channel.send((messages.RETURNED, returned))
 
     def _give_back_all(self) -> None:
-        if self._inbox:
-            self._give_back({call[0] for call in self._inbox})
+        self._give_back({call[0] for call in self._inbox})
 
     def _flush(self) -> None:
+        self._held_long = False
         released = self._workspace.released()
         if self._results_only and not self._imported and not released:
             if self._answers:
@@ -262,12 +284,17 @@ class Worker:
                 self._listen()
                 if not self._inbox:
                     break
-            if self._unsafe and page.heard() != self._unsafe:
+            if self._spent or (self._unsafe and page.heard() != self._unsafe):
                 self._give_back_all()
                 break
             call = self._inbox.popleft()
             self._unsafe = 0 if self._run_job(call) else call[0]
-            if self._unsafe:
+            if self._meter is not None and not self._stopping:
+                del call  # what the job was given is not what it keeps
+                self._measure(self._meter)
+            if self._limit is not None and self._limit.was_exceeded:
+                self._be_spent(meter.LIMIT)  # libraries may be in an odd state now
+            if self._unsafe or self._held_long:
                 # Its answer is only in ZeroMQ's hands: nothing may begin, and perhaps
                 # crash, before the parent has it. The page goes on naming this job.
                 self._flush()
@@ -300,6 +327,8 @@ class Worker:
             self._call = call
             self._asked = False
             self._in_job = job
+            if self._limit is not None:
+                self._limit.impose()
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
             if len(call) > 3 and call[6]:
@@ -309,6 +338,8 @@ class Worker:
                 if type(value) is CoroutineType:
                     value = _run_coroutine(value)
             self._in_job = 0
+            if self._limit is not None:
+                self._limit.lift()
             payload, out = codec.encode_result(value, name)
             status = messages.OK
             if out or (type(payload) is bytes and len(payload) >= codec.OUT_OF_BAND):
@@ -318,6 +349,9 @@ class Worker:
             return self._leave_interrupted(job)
         except BaseException as error:
             self._in_job = 0
+            if self._limit is not None:
+                self._limit.lift()
+                error = self._limit.named(error, job, name)
             payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
         # What the parent may have back is found out before it is told of the end.
@@ -340,8 +374,23 @@ class Worker:
         if len(answer) > 3:
             self._results_only = False
             self._buffers.extend(buffers)
-        if now_ns - self._held_since > _HOLD_NS:
-            self._flush()
+        self._held_long = now_ns - self._held_since > _HOLD_NS
+
+    def _measure(self, meter: Meter) -> None:
+        """Count the job that has just ended; if it was the last one, say so.
+
+        That goes ahead of the job's answer, which would bring another one.
+        """
+        self._call = ()
+        self._told = None
+        used_up = meter.job_ended()
+        if used_up:
+            self._be_spent(used_up)
+
+    def _be_spent(self, used_up: int) -> None:
+        if not self._spent:
+            self._spent = True
+            self._channel.send((messages.SPENT, used_up))
 
     def _resolve(self, identity: int) -> tuple[Callable[..., Any], str]:
         before = _footprint()
@@ -392,6 +441,8 @@ class Worker:
         """
         self._asked = True
         self._stopping = True
+        if self._limit is not None:
+            self._limit.lift()
         started = self._page.since()
         run_time = time.monotonic() - started
         self._answers.append((job, (b"", started), run_time, messages.INTERRUPTED, ()))
@@ -434,6 +485,14 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
+
+
+def _volunteer() -> None:
+    """When memory ends, let the kernel kill a worker rather than what it works for."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = min(int(file.read()) + _OOM_SCORE, 1000)
+        file.seek(0)
+        file.write(str(score))
 
 
 def _reseed() -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 GRACE = 0.2
+LEAVE_TIME = 1.0
 WINDOW = 0.001
 MAX_KILLS = 3
 MAX_CREDIT = 5
@@ -156,7 +157,9 @@ class World:
 
     def __init__(self, *, thorough: bool = True, **options) -> None:
         options = {"max_credit": MAX_CREDIT, "max_kills": MAX_KILLS} | options
-        self.scheduler = Scheduler(grace=GRACE, window=WINDOW, **options)
+        self.scheduler = Scheduler(
+            grace=GRACE, leave_time=LEAVE_TIME, window=WINDOW, **options
+        )
         self.max_credit = options["max_credit"]
         self.thorough = thorough
         self.now = 10.0
@@ -260,7 +263,7 @@ class World:
         self.let_go(worker, args[0])
         if name == "job_interrupted":
             worker.ending = True
-            worker.grace_over = self.now + GRACE
+            worker.grace_over = self.now + LEAVE_TIME
             for job_id in list(worker.held):
                 self.let_go(worker, job_id, returned=True)
         entry.delayed = (
@@ -428,6 +431,7 @@ class World:
         assert not worker.ending
         assert not worker.held
         worker.ending = True
+        worker.grace_over = self.now + LEAVE_TIME
         worker.inbound.append(("stop", None))
 
     def judge_head(self, worker: FakeWorker) -> None:

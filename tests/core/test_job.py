@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import offloop.core
+from offloop.core.children import CHILD_MOVES
 from offloop.core.job import MOVES, JobRecord, JobState
 from offloop.core.policies import RunTime
-from offloop.core.supervision import CHILD_MOVES
 from offloop.errors import InternalError
 
 PAIRS = list(itertools.product(JobState, JobState))

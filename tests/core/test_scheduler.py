@@ -21,6 +21,7 @@ from offloop.core.commands import (
     SettleResults,
     StopWorker,
 )
+from offloop.core.exits import ExitReason
 from offloop.core.job import Ending, JobRecord, JobState
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
@@ -28,6 +29,7 @@ from offloop.errors import InternalError, PoolFull
 
 # Times whose sums are exact, so that a test may stand at the very moment.
 GRACE = 0.25
+LEAVE_TIME = 3.0
 WINDOW = 1 / 1024
 PATIENCE = 10 * WINDOW
 
@@ -43,7 +45,9 @@ class Machine:
     """A scheduler with ready workers and a clock that stands; each call is a fact."""
 
     def __init__(self, workers: int = 0, **options) -> None:
-        self.scheduler = Scheduler(grace=GRACE, window=WINDOW, **options)
+        self.scheduler = Scheduler(
+            grace=GRACE, leave_time=LEAVE_TIME, window=WINDOW, **options
+        )
         self.now = 100.0
         for number in range(1, workers + 1):
             assert self.scheduler.worker_ready(number, self.now) == []
@@ -388,7 +392,7 @@ def test_a_worker_that_does_not_answer_the_interrupt_is_killed():
     (kill,) = machine.wait(GRACE / 2)
     assert isinstance(kill, KillWorker)
     assert kill.worker == 1
-    assert "was cancelled and did not stop within 0.25 s" in kill.reason
+    assert "was cancelled and did not stop within 0.25 s" in kill.why
     assert machine.wait(60.0) == []
     assert machine.worker_lost(1, job.id, "SIGKILL") == []
 
@@ -445,7 +449,31 @@ def test_a_worker_that_hangs_while_it_leaves_is_killed():
     job = machine.submit()
     machine.job_cancelled(job.id)
     machine.job_interrupted(1, job.id)
-    assert machine.wait(GRACE) == [KillWorker(1, "it did not leave within 0.25 s")]
+    assert machine.wait(LEAVE_TIME - 0.1) == []
+    (kill,) = machine.wait(0.1)
+    assert isinstance(kill, KillWorker)
+    assert kill.why == "it did not leave within 3 s"
+
+
+def test_who_waits_and_who_is_idle_can_be_asked():
+    machine = Machine(2)
+    scheduler = machine.scheduler
+    assert scheduler.idle_workers() == [1, 2]
+    assert (scheduler.waiting, scheduler.longest_wait(machine.now)) == (0, 0.0)
+    for _ in range(4):
+        machine.submit()
+    machine.now += 3.0
+    assert scheduler.idle_workers() == []
+    assert (scheduler.waiting, scheduler.longest_wait(machine.now)) == (2, 3.0)
+
+
+def test_a_worker_that_was_sent_away_and_stays_is_killed():
+    machine = Machine(1)
+    assert machine.worker_retiring(1) == [StopWorker(1)]
+    assert machine.wait(LEAVE_TIME - 0.1) == []
+    (kill,) = machine.wait(0.1)
+    assert isinstance(kill, KillWorker)
+    assert machine.worker_lost(1, None, "SIGKILL") == []
 
 
 def test_on_cancel_kill_does_not_ask():
@@ -453,7 +481,7 @@ def test_on_cancel_kill_does_not_ask():
     job = machine.submit(on_cancel="kill")
     assert machine.job_cancelled(job.id) == [
         settled(job, Ending.CANCELLED),
-        KillWorker(1, f"job {job.id} was cancelled"),
+        KillWorker(1, f"job {job.id} was cancelled", ExitReason.CANCELLED),
     ]
     assert machine.wait(60.0) == []
     assert machine.worker_lost(1, job.id, "SIGKILL") == []
@@ -610,7 +638,8 @@ def test_a_running_job_that_times_out_is_interrupted_and_its_worker_killed():
     ]
     (kill,) = machine.wait(GRACE)
     assert isinstance(kill, KillWorker)
-    assert "ran out of time" in kill.reason
+    assert "ran out of time" in kill.why
+    assert kill.reason is ExitReason.TIMED_OUT
 
 
 def test_a_timeout_interrupts_even_what_a_cancellation_would_let_finish():

@@ -10,13 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from offloop.core.supervision import Exit, Supervision, SupervisionState
+from offloop.core.children import SupervisionState
+from offloop.core.exits import Exit, ExitReason
+from offloop.core.supervision import Supervision
+from offloop.options import Recycle
 
 MAX_RESTARTS = 5
 PERIOD = 30.0
 BOOT_TIMEOUT = 60.0
 COOL_DOWN = 60.0
 GRACE = 2.0
+RECYCLE = Recycle(max_jobs=100, max_age=40.0)
 
 
 @dataclass
@@ -27,6 +31,8 @@ class Process:
     slot: int
     started_at: float
     ready: bool = False
+    employed: bool = False
+    spent: bool = False
     retired: bool = False
     terminated_at: float = inf
     killed: bool = False
@@ -46,6 +52,7 @@ class SupervisionModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.supervision = Supervision(
+            recycle=RECYCLE,
             max_restarts=MAX_RESTARTS,
             period=PERIOD,
             boot_timeout=BOOT_TIMEOUT,
@@ -61,13 +68,24 @@ class SupervisionModel(RuleBasedStateMachine):
         #: times of unasked deaths
         self.deaths: list[float] = []
         self.gave_up = False
+        #: who was employed by the fact that is being told
+        self.takes_over: Process | None = None
 
     # Telling and judging
 
     def tell(self, name: str, *args):
         self.gave_up = False
-        for command in getattr(self.supervision, name)(*args, self.now):
+        self.takes_over = None
+        args = (
+            [args[0], self.now, *args[1:]]
+            if name == "scale_asked"
+            else [*args, self.now]
+        )
+        for command in getattr(self.supervision, name)(*args):
             getattr(self, f"judge_{type(command).__name__}")(command)
+        for process in self.processes.values():  # slots may have changed places
+            child = self.supervision._children[process.number]
+            process.slot = child.slot
         self.supervision.check()
         self.judge_pool()
 
@@ -77,15 +95,29 @@ class SupervisionModel(RuleBasedStateMachine):
         assert not self.stopping
         others = [one for one in self.in_slot(command.slot) if not one.leaving]
         assert len(others) <= 1
-        assert all(one.ready for one in others), "beside one that works only"
+        assert all(one.employed for one in others), "beside one that works only"
+        assert 90 <= command.max_jobs <= 100
         self.last = command.child
         self.processes[self.last] = Process(self.last, command.slot, self.now)
+
+    def judge_EmployChild(self, command):
+        process = self.processes[command.child]
+        assert process.ready
+        assert not process.employed
+        assert not process.dismissed
+        process.employed = True
+        self.takes_over = process
 
     def judge_RetireChild(self, command):
         process = self.processes[command.child]
         assert process.ready
-        assert not process.leaving
+        assert not process.dismissed
+        assert isinstance(command.reason, ExitReason)
         process.retired = True
+        replaced = command.reason not in (ExitReason.SCALED_DOWN, ExitReason.SHUTDOWN)
+        if replaced and not process.spent:
+            assert self.takes_over is not None, "nobody stood by"
+            assert self.takes_over.slot == process.slot
 
     def judge_TerminateChild(self, command):
         process = self.processes[command.child]
@@ -118,6 +150,8 @@ class SupervisionModel(RuleBasedStateMachine):
             everyone = self.processes.values()
             filled = {one.slot for one in everyone if not one.dismissed}
             assert len(filled) + stats.waiting >= self.target, "an empty slot"
+            at_work = [one for one in everyone if one.employed and not one.leaving]
+            assert len({one.slot for one in at_work}) == len(at_work), "one a slot"
             recent = [when for when in self.deaths if when > self.now - PERIOD]
             assert len(recent) <= MAX_RESTARTS, "it should have failed"
         else:
@@ -137,6 +171,13 @@ class SupervisionModel(RuleBasedStateMachine):
         if not self.stopping:
             self.target = count
         self.tell("scale_asked", count)
+
+    @precondition(lambda self: self.processes and self.target)
+    @rule(indices=st.lists(st.integers(0, 5), max_size=3))
+    def shrink(self, indices):
+        first = [self.process(index).number for index in indices]
+        self.target = max(self.target - len(indices), 0)
+        self.tell("scale_asked", self.target, first)
 
     @precondition(lambda self: self.processes)
     @rule(index=st.integers(0, 5))
@@ -170,7 +211,24 @@ class SupervisionModel(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(index=st.integers(0, 5))
     def recycle(self, index):
-        self.tell("child_retire_asked", self.process(index).number)
+        reason = ExitReason.RELOADED
+        self.tell("child_retire_asked", self.process(index).number, reason)
+
+    @precondition(lambda self: self.processes)
+    @rule(index=st.integers(0, 5), jobs=st.integers(1, 99))
+    def work(self, index, jobs):
+        process = self.process(index)
+        if process.employed:
+            self.tell("child_used", process.number, jobs, 0)
+
+    @precondition(lambda self: self.processes)
+    @rule(index=st.integers(0, 5))
+    def be_spent(self, index):
+        process = self.process(index)
+        if process.employed:
+            process.spent = True
+            self.tell("child_spent", process.number, ExitReason.RECYCLED_JOBS)
+            assert process.dismissed or process.killed
 
     @rule(seconds=st.sampled_from([0.05, 1.0, 2.0, 11.0, 61.0]))
     def pass_time(self, seconds):
@@ -216,7 +274,10 @@ class SupervisionModel(RuleBasedStateMachine):
         stats = self.supervision.stats()
         assert stats.state is SupervisionState.RUNNING
         assert stats.ready == self.target
-        assert (stats.starting, stats.waiting) == (0, 0)
+        at_work = [one for one in self.processes.values() if not one.leaving]
+        assert sum(one.employed for one in at_work) == self.target
+        assert stats.waiting == 0
+        assert stats.starting <= 1, "a successor, because of somebody's age"
 
 
 TestSupervisionModel = pytest.mark.slow(SupervisionModel.TestCase)

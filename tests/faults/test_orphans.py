@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import psutil
 import pytest
@@ -17,7 +18,11 @@ from offloop import Pool, offload
 import jobs
 
 async def main():
-    pool = await Pool(2).start()
+    pool = Pool(2, preload={preload})
+    if {wait}:
+        await pool.start()
+    else:
+        pool._begin()
     going = [pool.submit({function}, {arguments}) for _ in range(2)]
     if {wait}:
         await pool.ready()
@@ -30,11 +35,23 @@ asyncio.run(main())
 """
 
 
-def run(folder, function="sum", arguments="itertools.repeat(0)", ending="", wait=True):
+def run(
+    folder,
+    function="sum",
+    arguments="itertools.repeat(0)",
+    ending="",
+    wait=True,
+    preload=(),
+):
     code = _PROGRAM.format(
-        function=function, arguments=arguments, ending=ending, wait=wait
+        function=function,
+        arguments=arguments,
+        ending=ending,
+        wait=wait,
+        preload=preload,
     )
-    path = os.pathsep.join(p for p in sys.path if p)
+    modules = folder.with_name("modules")
+    path = os.pathsep.join([*(p for p in sys.path if p), str(modules)])
     environment = {**os.environ, "PYTHONPATH": path, "OFFLOOP_RUNTIME_DIR": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -54,6 +71,14 @@ def assert_gone(processes, folder):
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive
     assert list(folder.iterdir()) == []
+
+
+def wait_until_empty(folder):
+    """Wait for the forkserver, which tidies up after its parent is gone."""
+    deadline = time.monotonic() + 10
+    while os.listdir(folder):
+        assert time.monotonic() < deadline, os.listdir(folder)
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
@@ -90,7 +115,7 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_workers(tmp_path):
     program = run(tmp_path, "max", "range(10)", ending)
     assert program.stdout.readline() == "running\n"
     program.wait(20)
-    assert list(tmp_path.iterdir()) == []
+    wait_until_empty(tmp_path)
     os.killpg(program.pid, signal.SIGKILL)
     program.communicate()
 
@@ -100,7 +125,7 @@ def test_a_program_that_forgets_to_close_leaves_nothing(tmp_path):
     _, errors = program.communicate(timeout=30)
     assert program.returncode == 0
     assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == []
+    wait_until_empty(tmp_path)
 
 
 def test_a_program_that_ends_in_the_middle_of_the_start_leaves_nothing(tmp_path):
@@ -108,6 +133,25 @@ def test_a_program_that_ends_in_the_middle_of_the_start_leaves_nothing(tmp_path)
     assert program.stdout.readline() == "running\n"
     program.communicate()
     assert program.returncode == 3
+
+
+def test_a_forkserver_that_never_stops_importing_ends_with_the_program(tmp_path, gate):
+    reached = gate()
+    modules, folder = tmp_path / "modules", tmp_path / "run"
+    modules.mkdir()
+    folder.mkdir()
+    text = f"import jobs\njobs.loop_in_c({str(reached)!r})"
+    (modules / "endless.py").write_text(text)
+    ending = "await asyncio.sleep(600)"
+    program = run(folder, "max", "range(10)", ending, wait=False, preload=["endless"])
+    assert program.stdout.readline() == "running\n"
+    with open(str(reached)) as file:
+        assert file.readline()
+    family = descendants(program.pid)
+    assert len(family) == 2  # the forkserver, and what looks after it
+    program.kill()
+    program.communicate()
+    assert_gone(family, folder)
 
 
 def test_ctrl_c_ends_the_program_without_noise_from_workers(tmp_path):

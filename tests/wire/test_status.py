@@ -49,6 +49,16 @@ def answer(job, size=8):
     return (bytes([job % 251]) * size)[:size]
 
 
+def test_what_a_worker_may_use_and_what_it_has_used(ends):
+    assert ends.worker.allowance() == (0, 0)
+    ends.parent.allow(7, 1 << 40)
+    assert ends.worker.allowance() == (7, 1 << 40)
+    assert ends.parent.used() == (0, 0)
+    ends.worker.note_used(3, 1 << 39)
+    assert ends.parent.used() == (3, 1 << 39)
+    assert ends.parent.running() == ends.parent.heard() == 0
+
+
 def test_a_new_page_says_nothing(ends):
     assert ends.parent.running() == 0
     assert ends.parent.since() == 0.0
@@ -135,6 +145,13 @@ def test_last_words_land_behind_the_page_and_harm_nothing(ends):
     assert words == "Fatal Python error: Übel \N{REPLACEMENT CHARACTER}"
     wanted = [answer(job, LARGEST) for job in range(1, SLOTS + 1)]
     assert list(ends.parent.kept()) == wanted
+
+
+def test_last_words_can_be_said_by_the_worker_itself(ends):
+    ends.worker.say_last("a" * 20_000 + "é\udcff: no database today")
+    words = StatusPage.last_words(ends.file)
+    assert len(words.encode()) == 16384
+    assert words.endswith("aé\\udcff: no database today")
 
 
 @pytest.mark.parametrize("memfd", [True, False])

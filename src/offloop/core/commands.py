@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from offloop.core.exits import ExitReason
     from offloop.core.job import Ending, JobRecord
 
 
@@ -49,7 +50,8 @@ class KillWorker:
     """End the process at once; its death comes back as `worker_lost`."""
 
     worker: int
-    reason: str
+    why: str
+    reason: ExitReason
 
 
 @dataclass(slots=True)
@@ -91,9 +93,22 @@ Command = (
 
 @dataclass(slots=True)
 class StartChild:
-    """Start a process for the slot; facts about it carry the number `child`."""
+    """Start a process for the slot; facts about it carry the number `child`.
+
+    It stops by itself, and says so, after `max_jobs` jobs or above `max_rss` bytes; 0
+    is no limit.
+    """
 
     slot: int
+    child: int
+    max_jobs: int = 0
+    max_rss: int = 0
+
+
+@dataclass(slots=True)
+class EmployChild:
+    """Give work to a process that can work."""
+
     child: int
 
 
@@ -102,6 +117,7 @@ class RetireChild:
     """Let the process finish what it has, take nothing new, and then leave."""
 
     child: int
+    reason: ExitReason
 
 
 @dataclass(slots=True)
@@ -109,6 +125,7 @@ class TerminateChild:
     """Ask the process to leave now, whatever it does (SIGTERM)."""
 
     child: int
+    reason: ExitReason
 
 
 @dataclass(slots=True)
@@ -116,6 +133,7 @@ class KillChild:
     """End the process (SIGKILL); its death comes back as `child_exited`."""
 
     child: int
+    reason: ExitReason
 
 
 @dataclass(slots=True)
@@ -125,4 +143,6 @@ class GiveUp:
     reason: str
 
 
-SupervisionCommand = StartChild | RetireChild | TerminateChild | KillChild | GiveUp
+SupervisionCommand = (
+    StartChild | EmployChild | RetireChild | TerminateChild | KillChild | GiveUp
+)

@@ -135,6 +135,10 @@ class Roster:
         """Number of workers that have no job and may get one."""
         return len(self._buckets[0])
 
+    def idle_workers(self) -> list[int]:
+        """Return the numbers of those workers, idle longest first."""
+        return [worker.number for worker in self._buckets[0]]
+
     def pick(self, job: JobRecord, now: float) -> WorkerRecord | None:
         """Choose the worker that should get the job; None if none has room for it.
 

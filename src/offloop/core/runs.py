@@ -24,6 +24,7 @@ from offloop.core.commands import (
     RecallJobs,
     StopWorker,
 )
+from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
 from offloop.core.timers import Timers
 
@@ -38,13 +39,15 @@ class Runs:
     Args:
         roster: where a worker is closed while it should get no jobs.
         grace: seconds between an interrupt and the kill.
+        leave_time: seconds that a worker has to leave in, before it is killed.
     """
 
-    __slots__ = ("_grace", "_roster", "looks")
+    __slots__ = ("_grace", "_leave_time", "_roster", "looks")
 
-    def __init__(self, roster: Roster, grace: float) -> None:
+    def __init__(self, roster: Roster, grace: float, leave_time: float) -> None:
         self._roster = roster
         self._grace = grace
+        self._leave_time = leave_time
         #: when to look at a worker, by its number; the same as its `look_at`
         self.looks = Timers()
 
@@ -53,7 +56,8 @@ class Runs:
     ) -> None:
         """Stop the job that runs, which was settled a moment ago."""
         if job.state is JobState.CANCELLED and job.on_cancel == "kill":
-            self.kill(worker, f"job {job.id} was cancelled", commands)
+            why = f"job {job.id} was cancelled"
+            self.kill(worker, why, ExitReason.CANCELLED, commands)
         else:
             self.interrupt(worker, job, now, commands)
 
@@ -69,7 +73,7 @@ class Runs:
         commands.append(InterruptJob(worker.number, job.id))
         # Those behind it must not begin, or the kill could hit one of them.
         self.recall_rest(worker, commands)
-        self.kill_later(worker, now)
+        self.kill_later(worker, now + self._grace)
 
     def recall(
         self, worker: WorkerRecord, job_ids: list[int], commands: list[Command]
@@ -100,7 +104,7 @@ class Runs:
         """See what the worker does next, after its oldest job, `left`, is gone."""
         worker.head_since = now
         if worker.closed:
-            self._reconsider(worker, left, commands)
+            self._reconsider(worker, left, now, commands)
         if not worker.inbox:
             return
         head = worker.head()
@@ -110,7 +114,7 @@ class Runs:
             self.watch(worker)
 
     def _reconsider(
-        self, worker: WorkerRecord, left: int, commands: list[Command]
+        self, worker: WorkerRecord, left: int, now: float, commands: list[Command]
     ) -> None:
         """Let a closed worker get jobs again, if the reason was the job that left."""
         worker.slow = worker.recalled = False
@@ -122,32 +126,41 @@ class Runs:
         if not worker.retiring:
             self._roster.open(worker)
         elif not worker.inbox:
-            self.stop(worker, commands)
+            self.stop(worker, now, commands)
 
     # Ends of workers
 
-    def stop(self, worker: WorkerRecord, commands: list[Command]) -> None:
+    def stop(self, worker: WorkerRecord, now: float, commands: list[Command]) -> None:
         """Send a worker away that has no job."""
         worker.ending = True
+        self.kill_later(worker, now + self._leave_time)
         commands.append(StopWorker(worker.number))
 
-    def kill(self, worker: WorkerRecord, reason: str, commands: list[Command]) -> None:
+    def kill(
+        self,
+        worker: WorkerRecord,
+        why: str,
+        reason: ExitReason,
+        commands: list[Command],
+    ) -> None:
         """End the worker's process; the jobs in its inbox come back when it is lost."""
         worker.ending = True
         worker.kill_at = inf
         self._roster.close(worker)
-        commands.append(KillWorker(worker.number, reason))
+        commands.append(KillWorker(worker.number, why, reason))
 
     def kill_overdue(self, worker: WorkerRecord, commands: list[Command]) -> None:
-        """End a worker whose grace is over."""
+        """End a worker whose grace is over, or that does not leave."""
         if worker.interrupted is None:
-            reason = f"it did not leave within {self._grace:g} s"
+            why = f"it did not leave within {self._leave_time:g} s"
+            reason = ExitReason.SHUTDOWN
         else:
             job = worker.inbox[worker.interrupted]
             cancelled = job.state is JobState.CANCELLED
-            why = "was cancelled" if cancelled else "ran out of time"
-            reason = f"job {job.id} {why} and did not stop within {self._grace:g} s"
-        self.kill(worker, reason, commands)
+            reason = ExitReason.CANCELLED if cancelled else ExitReason.TIMED_OUT
+            what = "was cancelled" if cancelled else "ran out of time"
+            why = f"job {job.id} {what} and did not stop within {self._grace:g} s"
+        self.kill(worker, why, reason, commands)
 
     def leave(self, worker: WorkerRecord, now: float) -> None:
         """Note that a worker has stopped its job and is on its way out."""
@@ -155,11 +168,11 @@ class Runs:
         worker.ending = True
         self._roster.close(worker)
         # Leaving may hang as well, in an atexit function or a thread of the user's.
-        self.kill_later(worker, now)
+        self.kill_later(worker, now + self._leave_time)
 
-    def kill_later(self, worker: WorkerRecord, now: float) -> None:
-        """Kill the worker when the grace that begins now is over."""
-        worker.kill_at = now + self._grace
+    def kill_later(self, worker: WorkerRecord, when: float) -> None:
+        """Kill the worker if it is still there by then."""
+        worker.kill_at = when
         self.watch(worker)
 
     # Times

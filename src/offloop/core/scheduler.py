@@ -58,6 +58,8 @@ class Scheduler:
     Args:
         max_pending: jobs that may wait or run at once; None for any number.
         grace: seconds that an interrupted job has before its worker is killed.
+        leave_time: seconds that a worker without a job has to leave in; user code may
+            run then too, at the interpreter's end.
         max_kills: workers that a job may kill before it is called poison.
         max_credit: jobs that one worker may hold.
         window: seconds that the jobs of a shared inbox may take together.
@@ -68,6 +70,7 @@ class Scheduler:
         *,
         max_pending: int | None = None,
         grace: float = 0.2,
+        leave_time: float = 5.0,
         max_kills: int = 3,
         max_credit: int = 64,
         window: float = 0.001,
@@ -84,7 +87,7 @@ class Scheduler:
         #: every worker between `worker_ready` and `worker_lost`
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
-        self._runs = Runs(self._roster, grace)
+        self._runs = Runs(self._roster, grace, leave_time)
 
     # Questions
 
@@ -111,6 +114,21 @@ class Scheduler:
         """Return the job if that worker has not answered for it yet, wanted or not."""
         record = self._workers.get(worker)
         return None if record is None else record.inbox.get(job_id)
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait for a worker."""
+        return self._queue.waiting
+
+    def longest_wait(self, now: float) -> float:
+        """Return for how many seconds the job whose turn is next has been waiting."""
+        if not self._queue.waiting:
+            return 0.0
+        return now - self._queue.first().submitted_at
+
+    def idle_workers(self) -> list[int]:
+        """Return the workers that have no job and may get one, idle longest first."""
+        return self._roster.idle_workers()
 
     def check_room(self, now: float) -> None:
         """Raise what `job_submitted` would raise if it came now.
@@ -351,7 +369,7 @@ class Scheduler:
         if record.inbox:
             self._runs.recall_rest(record, commands)
         else:
-            self._runs.stop(record, commands)
+            self._runs.stop(record, now, commands)
         return commands
 
     def worker_lost(

@@ -1,16 +1,14 @@
 """When to start, replace, retire or stop a process, and when to give up.
 
-    scale_asked   child_ready                          StartChild   RetireChild
-    stop_asked    child_exited        ┌───────────┐
-    time_passed   child_retire_asked ▶│Supervision│──▶ TerminateChild   KillChild
-                                      └───────────┘
+    scale_asked   child_ready                          StartChild   EmployChild
+    stop_asked    child_exited        ┌───────────┐    RetireChild
+    time_passed   child_used         ▶│Supervision│──▶ TerminateChild   KillChild
+    child_spent   child_retire_asked  └───────────┘
                                                        GiveUp
 
-The pool is a row of *slots*; in each of them one *child* after the other lives:
-
-    STARTING ──▶ READY ──▶ RETIRING ──▶ STOPPING ──▶ GONE
-        └──────────┴────────────┴───────────┘ ▲
-                  may be skipped ─────────────┘
+The pool is a row of *slots*; in each of them one *child* after the other lives
+(`children` draws its life). A child that is to be replaced works until its successor
+stands by, so the pool is never a child short.
 
 A child that dies unasked is replaced: at once the first time, later with a growing
 delay. Deaths that someone asked for, or that a job is to blame for, cost nothing. Too
@@ -24,12 +22,19 @@ children do: compute workers, servers and a coordinator are all the same to it.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
-from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
+from offloop.core.children import (
+    ABLE,
+    ChildRecord,
+    ChildState,
+    SupervisionState,
+    SupervisionStats,
+)
 from offloop.core.commands import (
+    EmployChild,
     GiveUp,
     KillChild,
     RetireChild,
@@ -37,144 +42,34 @@ from offloop.core.commands import (
     SupervisionCommand,
     TerminateChild,
 )
-from offloop.core.policies import restart_delay, spread
+from offloop.core.exits import Exit, ExitReason
+from offloop.core.recycling import draw_allowance
+from offloop.core.restarts import Restarts
+from offloop.core.slots import Row, Slot
 from offloop.core.timers import Timers
 from offloop.errors import InternalError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offloop.options import Recycle
+
+# A successor begins to start this many start-ups before it is needed, but no later than
+# this many seconds before: on a busy machine a start may take longer than usual.
+_LEAD_STARTS = 4
+_LEAD_TIME = 0.1
+
 # Stories of this many children are kept after their end.
 _STORIES = 64
-
-
-class ChildState(enum.Enum):
-    """Where a child stands in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RETIRING = "retiring"
-    STOPPING = "stopping"
-    GONE = "gone"
-
-
-#: which state may follow which; README.md prints the same table with the reasons
-CHILD_MOVES: dict[ChildState, frozenset[ChildState]] = {
-    ChildState.STARTING: frozenset(
-        {ChildState.READY, ChildState.STOPPING, ChildState.GONE}
-    ),
-    ChildState.READY: frozenset(
-        {ChildState.RETIRING, ChildState.STOPPING, ChildState.GONE}
-    ),
-    ChildState.RETIRING: frozenset({ChildState.STOPPING, ChildState.GONE}),
-    ChildState.STOPPING: frozenset({ChildState.GONE}),
-    ChildState.GONE: frozenset(),
-}
-
-
-class Exit(enum.Enum):
-    """Why a child ended, as far as its shell knows."""
-
-    #: nobody asked for it: a crash, or a kill from outside
-    UNASKED = "unasked"
-    #: somebody asked for its end, or for that of its job
-    WANTED = "wanted"
-    #: it died of the job that it ran
-    BLAMED = "blamed"
-
-
-class SupervisionState(enum.Enum):
-    """What the pool as a whole is doing."""
-
-    RUNNING = "running"
-    FAILED = "failed"
-    STOPPING = "stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisionStats:
-    """What supervision holds now, and what it has seen since it was made.
-
-    Attributes:
-        state: of the pool.
-        target: children that there should be.
-        starting, ready, retiring, stopping: children by state.
-        waiting: slots that wait for the end of a delay.
-        started: children that were started.
-        deaths: children that ended unasked and without a job to blame.
-    """
-
-    state: SupervisionState
-    target: int
-    starting: int
-    ready: int
-    retiring: int
-    stopping: int
-    waiting: int
-    started: int
-    deaths: int
-
-
-class ChildRecord:
-    """What is known of one process, from StartChild to `child_exited`."""
-
-    __slots__ = ("history", "number", "ready_at", "slot", "state")
-
-    def __init__(self, number: int, slot: int, now: float) -> None:
-        #: unique within the pool, grows with every start
-        self.number = number
-        #: number of the slot that it was started for
-        self.slot = slot
-        #: changes only along CHILD_MOVES
-        self.state = ChildState.STARTING
-        #: when it got ready; inf before
-        self.ready_at = inf
-        #: every move, for story()
-        self.history: list[tuple[float, str]] = [(now, "starting")]
-
-    def move(self, state: ChildState, now: float, why: str = "") -> None:
-        """Change the state along `CHILD_MOVES`; no other line of offloop sets it.
-
-        Raises:
-            InternalError: the table does not have this move.
-        """
-        if state not in CHILD_MOVES[self.state]:
-            raise InternalError(
-                f"child {self.number} cannot go from {self.state.name} to {state.name}",
-                story=self.story(),
-            )
-        self.state = state
-        self.history.append((now, f"{state.value}: {why}" if why else state.value))
-
-    def story(self) -> str:
-        """Return the child's moves in one line."""
-        moves = "; ".join(f"{when:.3f} {what}" for when, what in self.history)
-        return f"child {self.number} of slot {self.slot}: {moves}"
-
-
-class Slot:
-    """A place in the pool that should always have one child that is ready."""
-
-    __slots__ = ("current", "failures", "index", "replacing", "successor")
-
-    def __init__(self, index: int) -> None:
-        #: 0 to the number of slots - 1
-        self.index = index
-        #: the child that fills the slot; None while it waits for a start
-        self.current: ChildRecord | None = None
-        #: STARTING beside `current`, which retires once this one is ready
-        self.successor: ChildRecord | None = None
-        #: `current` is to be replaced: a successor is starting, or will be after a
-        #: delay
-        self.replacing = False
-        #: deaths in a row, none of which came after proven health
-        self.failures = 0
 
 
 class Supervision:
     """Decides about the processes of one pool.
 
     Args:
+        recycle: when a child has been used enough; None: never.
         max_restarts: unasked deaths that are mended within `period`; by default twice
-        as
-            many as there are slots, and at least 5.
+            as many as there are slots, and at least 5.
         period: seconds over which they are counted.
         boot_timeout: seconds that a child has from its start until it is ready.
         cool_down: seconds after which a failed pool tries one child.
@@ -185,6 +80,7 @@ class Supervision:
     def __init__(
         self,
         *,
+        recycle: Recycle | None = None,
         max_restarts: int | None = None,
         period: float = 30.0,
         boot_timeout: float = 60.0,
@@ -192,15 +88,14 @@ class Supervision:
         health: float = 10.0,
         grace: float = 2.0,
     ) -> None:
-        self._max_restarts = max_restarts
-        self._period = period
+        self._recycle = recycle
+        self._restarts = Restarts(max_restarts, period, health)
         self._boot_timeout = boot_timeout
         self._cool_down = cool_down
-        self._health = health
         self._grace = grace
         self.state = SupervisionState.RUNNING
-        #: the slots that there should be, numbered from 0 without a gap
-        self._slots: dict[int, Slot] = {}
+        #: the slots that there should be
+        self._slots = Row()
         #: every child that is not GONE; those in no slot are on their way out
         self._children: dict[int, ChildRecord] = {}
         #: number that the last child got
@@ -209,10 +104,10 @@ class Supervision:
         self._starts = Timers()
         #: when a child is killed: STARTING for too long, or STOPPING and still there
         self._kills = Timers()
-        #: when unasked deaths happened, within the last `period`
-        self._recent: deque[float] = deque()
-        #: all unasked deaths
-        self._deaths = 0
+        #: when a child that works is too old, by its number
+        self._ages = Timers()
+        #: seconds that a start takes, rather too many; 0.0 while none is known
+        self._boot = 0.0
         #: a child has been ready once: the set-up is not wrong from the outset
         self._ever_ready = False
         #: when a failed pool tries a child; inf while it is trying, or has not failed
@@ -229,10 +124,15 @@ class Supervision:
         """True once the pool was asked to stop and no child is left."""
         return self.state is SupervisionState.STOPPING and not self._children
 
+    def works(self, child: int) -> bool:
+        """Tell whether a child has a place and may get work."""
+        record = self._children.get(child)
+        return record is not None and record.state is ChildState.READY
+
     def next_due(self) -> float | None:
         """Return when `time_passed` must be called next, None if it need not be."""
         times = [self._starts.next_due(), self._kills.next_due()]
-        times += [self._cool_until, self._stop_deadline]
+        times += [self._ages.next_due(), self._cool_until, self._stop_deadline]
         first = min(when for when in times if when is not None)
         return None if first == inf else first
 
@@ -243,12 +143,13 @@ class Supervision:
             state=self.state,
             target=len(self._slots),
             starting=states.count(ChildState.STARTING),
+            standby=states.count(ChildState.STANDBY),
             ready=states.count(ChildState.READY),
             retiring=states.count(ChildState.RETIRING),
             stopping=states.count(ChildState.STOPPING),
             waiting=len(self._starts),
             started=self._last_child,
-            deaths=self._deaths,
+            deaths=self._restarts.deaths,
         )
 
     def story(self, child: int) -> str:
@@ -263,35 +164,50 @@ class Supervision:
 
     # Facts
 
-    def scale_asked(self, count: int, now: float) -> list[SupervisionCommand]:
-        """Bring the pool to `count` children; a pool that is stopping stays so."""
+    def scale_asked(
+        self, count: int, now: float, first: Iterable[int] = ()
+    ) -> list[SupervisionCommand]:
+        """Bring the pool to `count` children; a pool that is stopping stays so.
+
+        Args:
+            count: children that there should be.
+            now: the time.
+            first: those that go first, if there are too many.
+        """
         commands: list[SupervisionCommand] = []
         if self.state is SupervisionState.STOPPING:
             return commands
-        for index in range(count, len(self._slots)):
-            self._starts.drop(index)
-            self._empty(self._slots.pop(index), now, commands)
-        for index in range(len(self._slots), count):
-            self._slots[index] = Slot(index)
-            self._fill(self._slots[index], now, commands)
+        slots = self._slots
+        leaving = (self._children[one] for one in first if one in self._children)
+        slots.move_to_the_end(leaving, count, self._starts.keys())
+        surplus = [slots.remove() for _ in range(len(slots) - count)]
+        for slot in reversed(surplus):
+            self._starts.drop(slot.index)
+            self._empty(slot, ExitReason.SCALED_DOWN, now, commands)
+        while len(slots) < count:
+            self._fill(slots.add(), now, commands)
         self._try_again(now, commands)
         return commands
 
     def child_ready(self, child: int, now: float) -> list[SupervisionCommand]:
-        """Note that a child can work; a child that it replaces retires now."""
+        """Note that a child can work: now, or when the one that it replaces goes."""
         record = self._child(child)
         commands: list[SupervisionCommand] = []
         if record.state is ChildState.STOPPING:
             return commands  # it was asked to leave while this was on its way
-        record.move(ChildState.READY, now)
         record.ready_at = now
         self._kills.drop(child)
         self._ever_ready = True
+        boot = now - record.started_at
+        self._boot = boot if boot > self._boot else (3 * self._boot + boot) / 4
         slot = self._slots[record.slot]
         if slot.successor is record:
-            old, slot.current, slot.successor = slot.current, record, None
-            slot.replacing = False
-            self._dismiss(old, now, commands)
+            record.move(ChildState.STANDBY, now)
+            if slot.due:
+                self._take_over(slot, now, commands)
+        else:
+            self._employ(slot, record, now, commands)
+            self._look_ahead(slot, slot.wear.lasts, now, commands)
         if self.state is SupervisionState.FAILED:
             self._recover(now, commands)
         return commands
@@ -313,11 +229,18 @@ class Supervision:
         del self._children[child]
         self._kills.drop(child)
         self._stories.append((child, record.story()))
+        self._ages.drop(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
-        if slot is None or not self._vacate(slot, record):
+        slot = self._slots.of(record)
+        if slot is None:
             return commands  # it was on its way out, and is not missed
+        slot.vacate(record)
+        if slot.current is not None and slot.current.state is ChildState.STANDBY:
+            self._employ(slot, slot.current, now, commands)
+            self._look_ahead(slot, slot.wear.lasts, now, commands)
         timed_out = before is ChildState.STOPPING  # else it would be in no slot
+        if exit is Exit.KILLED and not self._restarts.worth_it(record, self._boot, now):
+            exit = Exit.UNASKED
         if exit is Exit.UNASKED or timed_out:
             self._died(slot, record, reason, now, commands)
         else:
@@ -325,22 +248,60 @@ class Supervision:
             self._try_again(now, commands)  # it may have been a failed pool's try
         return commands
 
-    def child_retire_asked(self, child: int, now: float) -> list[SupervisionCommand]:
-        """Replace a child that is ready by a new one, and retire it after that.
+    def child_used(
+        self, child: int, jobs: int, rss: int, now: float
+    ) -> list[SupervisionCommand]:
+        """Look whether a child that works will soon be used up.
+
+        Args:
+            child: its number.
+            jobs: that it has run.
+            rss: bytes that it held when it last looked.
+            now: the time.
+        """
+        record = self._child(child)
+        commands: list[SupervisionCommand] = []
+        slot = self._slots.of(record)
+        if slot is not None and slot.current is record:
+            share = record.allowance.share(jobs, rss)
+            self._look_ahead(slot, slot.wear.observe(share, now), now, commands)
+        return commands
+
+    def child_spent(
+        self, child: int, reason: ExitReason, now: float
+    ) -> list[SupervisionCommand]:
+        """Replace a child that has reached a limit and begins no further job.
+
+        It leaves at once: a successor that stands by takes over, and if none does, the
+        pool is no worse off without a child that does not work.
+        """
+        record = self._child(child)
+        commands: list[SupervisionCommand] = []
+        slot = self._slots.of(record)
+        if record.state is not ChildState.READY or slot is None:
+            return commands
+        if slot.successor is not None and slot.successor.state is ChildState.STANDBY:
+            slot.replacing = reason
+            self._take_over(slot, now, commands)
+        else:
+            slot.vacate(record)
+            self._dismiss(record, reason, now, commands)
+            self._fill(slot, now, commands)
+            self._try_again(now, commands)
+        return commands
+
+    def child_retire_asked(
+        self, child: int, reason: ExitReason, now: float
+    ) -> list[SupervisionCommand]:
+        """Replace a child that works by a new one, and retire it after that.
 
         Nothing happens if it is on its way out, or its slot has trouble already.
         """
         record = self._child(child)
         commands: list[SupervisionCommand] = []
-        slot = self._slots.get(record.slot)
-        if (
-            self.state is SupervisionState.RUNNING
-            and record.state is ChildState.READY
-            and slot is not None
-            and not slot.replacing
-        ):
-            slot.replacing = True
-            self._fill(slot, now, commands)
+        slot = self._slots.of(record)
+        if slot is not None and slot.current is record:
+            self._replace(slot, reason, now, commands)
         return commands
 
     def stop_asked(self, deadline: float, now: float) -> list[SupervisionCommand]:
@@ -352,11 +313,18 @@ class Supervision:
         self._stop_deadline = deadline
         self._cool_until = inf
         commands: list[SupervisionCommand] = []
-        for slot in self._slots.values():
+        for slot in self._slots:
             self._starts.drop(slot.index)
-            self._empty(slot, now, commands)
-        self._slots.clear()
+            self._empty(slot, ExitReason.SHUTDOWN, now, commands)
+        self._slots = Row()
         self._lose_patience(now, commands)
+        return commands
+
+    def cause_removed(self, now: float) -> list[SupervisionCommand]:
+        """Begin anew: whatever made children die has been replaced."""
+        commands: list[SupervisionCommand] = []
+        if self.state is SupervisionState.FAILED:
+            self._recover(now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[SupervisionCommand]:
@@ -365,12 +333,16 @@ class Supervision:
         self._lose_patience(now, commands)
         while (number := self._kills.pop_due(now)) is not None:
             child = self._children[number]
+            reason = ExitReason.SHUTDOWN
             if child.state is ChildState.STARTING:
                 why = f"not ready within {self._boot_timeout:g} s"
                 child.move(ChildState.STOPPING, now, why)
-            commands.append(KillChild(number))
+                reason = ExitReason.START_FAILED
+            commands.append(KillChild(number, reason))
         while (index := self._starts.pop_due(now)) is not None:
             self._fill(self._slots[index], now, commands)
+        while (number := self._ages.pop_due(now)) is not None:
+            self._grew_old(self._children[number], now, commands)
         if self._cool_until <= now:
             self._cool_until = inf
             self._try_again(now, commands)
@@ -384,7 +356,7 @@ class Supervision:
             return
         if slot.current is None:
             slot.current = self._start(slot, now, commands)
-        elif slot.replacing and slot.successor is None:
+        elif slot.replacing is not None and slot.successor is None:
             slot.successor = self._start(slot, now, commands)
 
     def _start(
@@ -392,52 +364,132 @@ class Supervision:
     ) -> ChildRecord:
         self._last_child += 1
         number = self._last_child
-        child = self._children[number] = ChildRecord(number, slot.index, now)
+        allowance = draw_allowance(self._recycle, number)
+        child = ChildRecord(number, slot.index, allowance, now)
+        self._children[number] = child
         self._kills.set(number, now + self._boot_timeout)
-        commands.append(StartChild(slot.index, number))
+        limits = allowance.jobs, allowance.rss
+        commands.append(StartChild(slot.index, number, *limits))
         return child
 
-    def _vacate(self, slot: Slot, child: ChildRecord) -> bool:
-        """Take a child that is GONE out of the slot; False if it was not in there."""
-        if slot.successor is child:
-            slot.successor = None
-        elif slot.current is child:
-            slot.current, slot.successor = slot.successor, None
-            slot.replacing = False
+    def _employ(
+        self,
+        slot: Slot,
+        child: ChildRecord,
+        now: float,
+        commands: list[SupervisionCommand],
+    ) -> None:
+        """Let a child work."""
+        child.move(ChildState.READY, now)
+        commands.append(EmployChild(child.number))
+        if child.allowance.age != inf:
+            self._ages.set(child.number, now + child.allowance.age)
+        slot.wear.renew(now)
+
+    # Replacing
+
+    def _look_ahead(
+        self,
+        slot: Slot,
+        due_in: float,
+        now: float,
+        commands: list[SupervisionCommand],
+    ) -> None:
+        """Begin a successor if the child that works will be used up before long."""
+        lead = max(_LEAD_STARTS * self._boot, _LEAD_TIME)
+        if due_in > lead or self.state is not SupervisionState.RUNNING:
+            return
+        if slot.replacing is None and not self._slots.is_replacing():
+            slot.replacing = ExitReason.RECYCLED_JOBS  # or memory: the child will say
+            self._fill(slot, now, commands)
+
+    def _replace(
+        self,
+        slot: Slot,
+        reason: ExitReason,
+        now: float,
+        commands: list[SupervisionCommand],
+    ) -> None:
+        """Let a successor take over as soon as there is one."""
+        running = self.state is SupervisionState.RUNNING
+        working = slot.current and slot.current.state is ChildState.READY
+        if not running or not working or slot.due:
+            return
+        slot.replacing = reason
+        slot.due = True
+        if slot.successor is not None and slot.successor.state is ChildState.STANDBY:
+            self._take_over(slot, now, commands)
         else:
-            return False
-        return True
+            self._fill(slot, now, commands)
+
+    def _take_over(
+        self, slot: Slot, now: float, commands: list[SupervisionCommand]
+    ) -> None:
+        """Let the successor work and the current child leave, in this order."""
+        old, new, reason = slot.current, slot.successor, slot.replacing
+        assert old is not None
+        assert new is not None
+        assert reason is not None
+        slot.current, slot.successor = new, None
+        slot.settle()
+        self._employ(slot, new, now, commands)
+        self._dismiss(old, reason, now, commands)
+        self._look_ahead(slot, slot.wear.lasts, now, commands)
+
+    def _grew_old(
+        self, child: ChildRecord, now: float, commands: list[SupervisionCommand]
+    ) -> None:
+        """Replace a child that is too old, but one after the other.
+
+        Those that must wait for another one's end, or for a pool that has failed, are
+        looked at again after a gap.
+        """
+        if self.state is SupervisionState.RUNNING and not self._slots.is_replacing():
+            slot = self._slots[child.slot]
+            self._replace(slot, ExitReason.RECYCLED_AGE, now, commands)
+        else:
+            self._ages.set(child.number, now + max(2 * self._boot, _LEAD_TIME))
 
     # Letting children go
 
     def _empty(
-        self, slot: Slot, now: float, commands: list[SupervisionCommand]
+        self,
+        slot: Slot,
+        reason: ExitReason,
+        now: float,
+        commands: list[SupervisionCommand],
     ) -> None:
         """Let the children of a slot go that is no more."""
         for child in (slot.successor, slot.current):
-            self._dismiss(child, now, commands)
+            self._dismiss(child, reason, now, commands)
 
     def _dismiss(
         self,
         child: ChildRecord | None,
+        reason: ExitReason,
         now: float,
         commands: list[SupervisionCommand],
     ) -> None:
-        """Let a child go: one that is ready may finish, one that is not has no work."""
+        """Let a child go: one that works may finish, one that starts has no work."""
         if child is None:
             return
-        if child.state is ChildState.READY:
-            child.move(ChildState.RETIRING, now)
-            commands.append(RetireChild(child.number))
+        self._ages.drop(child.number)
+        if child.state in (ChildState.READY, ChildState.STANDBY):
+            child.move(ChildState.RETIRING, now, reason.value)
+            commands.append(RetireChild(child.number, reason))
         elif child.state is ChildState.STARTING:
-            self._terminate(child, now, commands)
+            self._terminate(child, reason, now, commands)
 
     def _terminate(
-        self, child: ChildRecord, now: float, commands: list[SupervisionCommand]
+        self,
+        child: ChildRecord,
+        reason: ExitReason,
+        now: float,
+        commands: list[SupervisionCommand],
     ) -> None:
-        child.move(ChildState.STOPPING, now)
+        child.move(ChildState.STOPPING, now, reason.value)
         self._kills.set(child.number, now + self._grace)
-        commands.append(TerminateChild(child.number))
+        commands.append(TerminateChild(child.number, reason))
 
     def _lose_patience(self, now: float, commands: list[SupervisionCommand]) -> None:
         """Terminate what is left once the deadline for stopping has passed."""
@@ -446,7 +498,7 @@ class Supervision:
         self._stop_deadline = inf
         for child in self._children.values():
             if child.state is not ChildState.STOPPING:
-                self._terminate(child, now, commands)
+                self._terminate(child, ExitReason.SHUTDOWN, now, commands)
 
     # Failure
 
@@ -459,32 +511,21 @@ class Supervision:
         commands: list[SupervisionCommand],
     ) -> None:
         """Fill the slot again, at once or later, or give up."""
-        self._deaths += 1
+        restarts = self._restarts
+        restarts.deaths += 1
         if not self._ever_ready:
             self._give_up(f"no process could start: {reason}", now, commands)
-        elif self._too_many(now):
-            count = f"unasked deaths within {self._period:g} s: {len(self._recent)}"
+        elif (
+            restarts.count(len(self._slots), now)
+            or self.state is SupervisionState.FAILED  # and this was its try
+        ):
+            count = f"unasked deaths within {restarts.period:g} s: {restarts.recent}"
             self._give_up(f"{count}; the last one: {reason}", now, commands)
         else:
-            healthy = now - child.ready_at >= self._health
-            slot.failures = 1 if healthy else slot.failures + 1
-            # One that never got ready is in no hurry: not even the first time.
-            failures = slot.failures + (child.ready_at == inf)
-            delay = restart_delay(failures, spread(slot.index, self._last_child))
+            delay = restarts.delay(slot, child, self._boot, now)
             if delay > 0.0:
                 self._starts.set(slot.index, now + delay)
             self._fill(slot, now, commands)
-
-    def _too_many(self, now: float) -> bool:
-        """Count a death; True if it is one too many, or the try of a failed pool."""
-        recent = self._recent
-        recent.append(now)
-        while recent[0] <= now - self._period:
-            recent.popleft()
-        limit = self._max_restarts
-        if limit is None:
-            limit = max(5, 2 * len(self._slots))
-        return len(recent) > limit or self.state is SupervisionState.FAILED
 
     def _give_up(
         self, reason: str, now: float, commands: list[SupervisionCommand]
@@ -502,28 +543,20 @@ class Supervision:
         """Start one child of a failed pool, unless it is cooling down or trying."""
         if self.state is not SupervisionState.FAILED or self._cool_until != inf:
             return
-        if self._is_trying():
+        if self._slots.is_trying():
             return
-        empty = [slot for slot in self._slots.values() if slot.current is None]
+        empty = [slot for slot in self._slots if slot.current is None]
         if empty:
             empty[0].current = self._start(empty[0], now, commands)
         else:
             self._recover(now, commands)
 
-    def _is_trying(self) -> bool:
-        """Tell whether a child of a slot is not ready yet, or never will be."""
-        return any(
-            child is not None and child.state is not ChildState.READY
-            for slot in self._slots.values()
-            for child in (slot.current, slot.successor)
-        )
-
     def _recover(self, now: float, commands: list[SupervisionCommand]) -> None:
         """Fill all slots again: a child got ready, so the cause seems to be gone."""
         self.state = SupervisionState.RUNNING
         self._cool_until = inf
-        self._recent.clear()
-        for slot in self._slots.values():
+        self._restarts.forget()
+        for slot in self._slots:
             self._fill(slot, now, commands)
 
     # Self-check
@@ -536,31 +569,31 @@ class Supervision:
         """
         self._starts.check()
         self._kills.check()
-        assert list(self._slots) == list(range(len(self._slots)))
-        for slot in self._slots.values():
-            self._check_slot(slot)
+        self._ages.check()
+        running = self.state is SupervisionState.RUNNING
+        self._slots.check(self._children, self._starts.keys() if running else None)
         for number, child in self._children.items():
             assert child.number == number
-            assert child.state is not ChildState.GONE, child.story()
-            if child.state in (ChildState.STARTING, ChildState.READY):
-                slot = self._slots[child.slot]
-                assert child in (slot.current, slot.successor), child.story()
-            waits = child.state in (ChildState.READY, ChildState.RETIRING)
-            assert not (waits and number in self._kills), child.story()
+            self._check_child(child)
         assert set(self._kills) <= set(self._children)
-        assert set(self._starts) <= set(self._slots)
+        assert all(index < len(self._slots) for index in self._starts)
+        assert set(self._ages) <= set(self._children)
         failed = self.state is SupervisionState.FAILED
         assert failed or self._cool_until == inf
-        assert not failed or self._cool_until != inf or self._is_trying()
+        assert not failed or self._cool_until != inf or self._slots.is_trying()
         assert not (self.state is SupervisionState.STOPPING and self._slots)
 
-    def _check_slot(self, slot: Slot) -> None:
-        for child in (slot.current, slot.successor):
-            assert child is None or self._children[child.number] is child
-        assert slot.successor is None or (slot.current and slot.replacing)
-        if self.state is SupervisionState.RUNNING and slot.index not in self._starts:
-            assert slot.current is not None
-            assert slot.successor is not None or not slot.replacing
+    def _check_child(self, child: ChildRecord) -> None:
+        assert child.state is not ChildState.GONE, child.story()
+        if child.state is ChildState.STARTING or child.state in ABLE:
+            assert self._slots.of(child) is not None, child.story()
+        waits = child.state in (*ABLE, ChildState.RETIRING)
+        assert not (waits and child.number in self._kills), child.story()
+        works = child.state is ChildState.READY
+        watched = child.number in self._ages
+        assert works or not watched, child.story()
+        if works and child.allowance.age != inf:
+            assert watched or self._slots[child.slot].due, child.story()
 
     def _child(self, number: int) -> ChildRecord:
         child = self._children.get(number)

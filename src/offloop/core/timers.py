@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, KeysView
 
 # Below this many stale entries a sweep costs more than it frees.
 _SLACK = 64
@@ -39,6 +39,10 @@ class Timers:
     def __iter__(self) -> Iterator[int]:
         """Go through the keys that have a time, in any order."""
         return iter(self._live)
+
+    def keys(self) -> KeysView[int]:
+        """Return the keys that have a time."""
+        return self._live.keys()
 
     def set(self, key: int, when: float) -> None:
         """Let `key` fall due at `when`, and not at the time that it had before."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from offloop.wire import puts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from offloop.engines.call import Call
     from offloop.options import JobOptions
@@ -141,6 +141,10 @@ class PoolStats:
         retried: further attempts begun.
         workers_lost: workers that ended unasked.
         workers_started: workers started since the start of the pool.
+        exits: workers that have ended, by reason: "crashed", "out-of-memory",
+            "start-failed", "forkserver-lost", "timed-out", "cancelled",
+            "recycled-jobs", "recycled-age", "recycled-memory", "reloaded",
+            "scaled-down", "shutdown".
     """
 
     workers: int = 0
@@ -158,8 +162,9 @@ class PoolStats:
     retried: int = 0
     workers_lost: int = 0
     workers_started: int = 0
+    exits: Mapping[str, int] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         """Return all figures by name, for JSON."""
         return asdict(self)
 
@@ -273,6 +278,14 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     async def resize(self, max_workers: int) -> None:
         """Change the number of workers; running jobs are not disturbed."""
+
+    @abc.abstractmethod
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        """Replace all workers by ones that have imported everything anew.
+
+        Raises:
+            StartError: the new ones are no good; the old ones go on.
+        """
 
     @abc.abstractmethod
     def stats(self) -> PoolStats:

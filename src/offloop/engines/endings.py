@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from offloop.core.exits import ExitReason
 from offloop.core.job import Ending
 from offloop.errors import (
     InternalError,
     JobTimeout,
+    MemoryLimitExceeded,
     PoisonJob,
     RemoteError,
     WorkerLost,
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     "SIGKILL": (
-        "somebody, or the kernel for lack of memory, killed the process; look for "
-        "'Out of memory' in the kernel's log, and give each worker less to hold"
+        "somebody killed the process; the kernel has counted no kill for lack of "
+        "memory here, but where it counts elsewhere it says 'Out of memory' in its log"
     ),
     "SIGSEGV": (
         "a C extension used by the function crashed; the traceback below, if any, "
@@ -39,12 +41,14 @@ class Loss(NamedTuple):
     Attributes:
         worker: its number.
         exit: how its process ended.
-        ending: why the pool itself ended it; "" when it did not.
+        ending: why the pool itself ended it, in words; "" when it did not.
+        reason: why it ended.
     """
 
     worker: int
     exit: WorkerExit
     ending: str
+    reason: ExitReason
 
 
 def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
@@ -52,6 +56,8 @@ def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
     if isinstance(detail, BaseException):
         return detail
     if ending is Ending.LOST:
+        if detail.ending and detail.reason is ExitReason.OUT_OF_MEMORY:
+            return _over_limit(call, detail)
         return _worker_lost(call, detail)
     if ending is Ending.POISON:
         return _poison(call, detail)
@@ -74,13 +80,22 @@ def undecodable(call: Call, error: Exception) -> RemoteError:
     return failure
 
 
+def _over_limit(call: Call, loss: Loss) -> MemoryLimitExceeded:
+    return MemoryLimitExceeded(
+        f"{_name(call)} took more memory than it may: {loss.ending}, and was killed; "
+        "raise memory_limit, or give the job less at a time",
+        job_id=call.id,
+        function=call.function.name,
+    )
+
+
 def _worker_lost(call: Call, loss: Loss) -> WorkerLost:
     exit = loss.exit
     pid = f" (pid {exit.pid})" if exit.pid else ""
     what = f"worker {loss.worker}{pid} {exit} while it ran {_name(call)}"
     if loss.ending:
         what += f" ({loss.ending})"
-    parts = [what, f"likely cause: {_cause(exit)}"]
+    parts = [what, f"likely cause: {_cause(loss)}"]
     if exit.peak_rss:
         parts.append(f"the process held {exit.peak_rss / 2**20:,.0f} MiB at most")
     parts.append(
@@ -100,10 +115,17 @@ def _worker_lost(call: Call, loss: Loss) -> WorkerLost:
         signal=exit.signal,
         peak_rss=exit.peak_rss or None,
         output=exit.output,
+        reason=loss.reason.value,
     )
 
 
-def _cause(exit: WorkerExit) -> str:
+def _cause(loss: Loss) -> str:
+    exit = loss.exit
+    if loss.reason is ExitReason.OUT_OF_MEMORY:
+        return (
+            "the kernel killed it because memory ran out (it has counted an OOM kill); "
+            "have fewer workers, set memory_limit, or give each job less at a time"
+        )
     if exit.signal is not None:
         return _CAUSES.get(exit.signal, "a signal that nothing handled")
     if exit.code is not None:

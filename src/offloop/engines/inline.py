@@ -25,6 +25,8 @@ from offloop.wire import codec, failures, puts
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from offloop.core.commands import Command
     from offloop.engines.call import Call
     from offloop.options import PoolOptions
@@ -93,6 +95,9 @@ class InlineEngine(ScheduledEngine):
 
     async def _wait_memory(self) -> None:
         raise AssertionError("unreachable: memory has no limit here")
+
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        """Change nothing: what this process has imported stays."""
 
     def _send(self, number: int, calls: list[Call]) -> None:
         for call in calls:

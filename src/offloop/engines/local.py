@@ -15,27 +15,31 @@ import asyncio
 import marshal
 import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import arrays, messages
+from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
+from offloop.core.elastic import Elastic
+from offloop.core.exits import ExitReason
+from offloop.core.job import JobState
 from offloop.engines import endings
 from offloop.engines.base import Ref
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.transfers import Transfers
-from offloop.errors import PoolClosed
+from offloop.errors import PoolClosed, StartError
+from offloop.renewal import Renewal
 from offloop.supervisor import Supervisor
-from offloop.wire import codec, status
+from offloop.wire import codec, failures, status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
     from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
-    from offloop.errors import StartError
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
 
@@ -44,6 +48,16 @@ _SLICE = 4
 
 # Seconds between two looks at memory that is in use.
 _HOUSE = 0.25
+
+# Why a worker leaves that says it is used up.
+_USED_UP = {
+    meter.JOBS: ExitReason.RECYCLED_JOBS,
+    meter.MEMORY: ExitReason.RECYCLED_MEMORY,
+    meter.LIMIT: ExitReason.OUT_OF_MEMORY,
+}
+
+# Seconds after which an idle worker goes, unless the pool says otherwise.
+_IDLE_TIMEOUT = 60.0
 
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
@@ -57,6 +71,7 @@ class _Line:
         "forgotten",
         "gone",
         "known",
+        "probe",
         "recalled",
         "recalls",
         "unanswered",
@@ -77,6 +92,8 @@ class _Line:
         self.recalls = 0
         #: functions whose definition the worker has
         self.known: set[int] = set()
+        #: gets the answer of the job that tries the worker; None while nobody waits
+        self.probe: asyncio.Future[tuple[Any, ...]] | None = None
         #: functions that it may forget, to be told with the next jobs
         self.forgotten: list[int] = []
 
@@ -103,21 +120,30 @@ class LocalEngine(ScheduledEngine):
         self._lines: dict[int, _Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
+        #: follows the work; None for a pool of a fixed size
+        self._elastic = _elastic_of(options)
+        self._size_timer: asyncio.TimerHandle | None = None
         self._target = options.max_workers
+        if self._elastic is not None:
+            self._target = self._elastic.target
         self._ready_workers = 0
         #: those who wait for so many workers to be ready
         self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._workers_lost = 0
+        #: workers count what they use, for the supervisor to look at
+        self._metered = options.recycle is not None
+        #: one reload at a time
+        self._reloading = asyncio.Lock()
         #: done when the last worker has left; None unless closing
         self._all_gone: asyncio.Future[None] | None = None
 
     # The engine's face
 
     def begin(self) -> None:
-        self._supervisor.start()
+        self._supervisor.start(self._target)
 
     async def started(self) -> None:
-        await self._wait_ready(1)
+        await self._wait_ready(min(self._target, 1))
 
     async def ready(self) -> None:
         await self._wait_ready(self._target)
@@ -127,21 +153,28 @@ class LocalEngine(ScheduledEngine):
         if self._house_timer is not None:
             self._house_timer.cancel()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
+        if self._size_timer is not None:
+            self._size_timer.cancel()
         await self._dismiss_workers()
         self._disarm()
         await self._transfers.close()
         await self._supervisor.close()
 
     async def resize(self, max_workers: int) -> None:
-        self._target = max_workers
-        self._supervisor.scale(max_workers)
-        await self._wait_ready(max_workers)
+        if self._elastic is None:
+            self._resize(max_workers)
+        else:
+            self._elastic.bound(max_workers)
+            self._resize(self._elastic.target)
+            self._mind_size()
+        await self._wait_ready(self._target)
 
     def stats(self) -> PoolStats:
         return replace(
             super().stats(),
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
+            exits={why.value: n for why, n in self._supervisor.exits.items()},
         )
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
@@ -156,6 +189,48 @@ class LocalEngine(ScheduledEngine):
         self._mind_memory()
         return Ref(stored)
 
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        if probe is not None:
+            self._encode_probe(probe)  # what cannot travel is an error here
+        async with self._reloading:
+            ask = None if probe is None else partial(self._try, probe)
+            await Renewal(self._supervisor, ask).run()
+
+    def _encode_probe(self, probe: Callable[[], object]) -> tuple[Any, ...]:
+        named, args = self._functions.prepare(probe, ())
+        payload, views = codec.encode_call(args, {}, named.name, applied=not named.id)
+        return named, payload, views
+
+    async def _try(self, probe: Callable[[], object], worker: WorkerHandle) -> None:
+        """Call the probe in a worker that the scheduler does not know.
+
+        Raises:
+            Exception: what the probe raised, or why there is no answer.
+        """
+        named, arguments, views = self._encode_probe(probe)
+        job = self._scheduler.next_id()
+        line = self._lines[worker.number]
+        larges = await self._transfers.place(views)
+        places = [line.exchange.lend(large, retriable=False) for large in larges]
+        call = (job, named.id, arguments, places, 1, None, False)
+        definitions = [(named.id, named.definition)] if named.id else []
+        line.probe = self._loop.create_future()
+        self._send_rows(line, [call], definitions, [])
+        answer_status, payload, answered = await line.probe
+        if answer_status != messages.OK:
+            raise failures.decode_error(payload)
+        if codec.decode(payload, answered) is False:
+            raise ValueError("it returned False")
+
+    def _heard_probe(
+        self, line: _Line, probe: asyncio.Future[Any], answer: tuple[Any, ...]
+    ) -> None:
+        line.probe = None
+        answer_status, places = answer[3:] or (messages.OK, ())
+        payload, _, *buffers = self._received(line, answer, places)[1]
+        if not probe.done():  # else nobody waits any more
+            probe.set_result((answer_status, payload, buffers[0] if buffers else ()))
+
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
@@ -163,11 +238,31 @@ class LocalEngine(ScheduledEngine):
         line = self._lines[worker.number] = _Line(worker, exchange)
         self._loop.add_reader(worker.channel.fd, self._read, line)
 
-    def worker_retire(self, worker: WorkerHandle) -> None:
-        self._supervisor.worker_leaving(worker, "retired")
-        self._perform(self._scheduler.worker_retiring(worker.number, time.monotonic()))
+    def worker_employ(self, worker: WorkerHandle) -> None:
+        self._ready_workers += 1
+        now = time.monotonic()
+        self._perform(self._scheduler.worker_ready(worker.number, now))
+        self._wake_ready_waiters()
+        self._mind_size()
 
-    def worker_gone(self, worker: WorkerHandle, exit: WorkerExit) -> bool:
+    def _wake_ready_waiters(self) -> None:
+        for waiting in list(self._ready_waiters):
+            wanted, waiter = waiting
+            if self._ready_workers >= wanted:
+                self._ready_waiters.remove(waiting)
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def worker_retire(self, worker: WorkerHandle) -> None:
+        number = worker.number
+        if self._scheduler.knows(number):
+            self._perform(self._scheduler.worker_retiring(number, time.monotonic()))
+        else:  # it stood by, and has never had a job
+            self._send_message(self._lines[number], (messages.STOP,))
+
+    def worker_gone(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> bool:
         """Take leave of a worker, once everything that it has finished is delivered."""
         number = worker.number
         line = self._lines[number]
@@ -183,14 +278,17 @@ class LocalEngine(ScheduledEngine):
                 running = None
             blamed = running is not None
             now = time.monotonic()
-            detail = endings.Loss(worker.number, exit, worker.ending)
+            detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._ready_workers -= 1
+        elif line.probe is not None and not line.probe.done():
+            line.probe.set_exception(StartError(f"its worker {exit}"))
         del self._lines[number]
         self._transfers.let_go(line.exchange.close)
         self._transfers.memory_freed()
         self._recalling.discard(line)
         self._arm()
+        self._mind_size()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
             self._all_gone.set_result(None)
         return blamed
@@ -199,6 +297,57 @@ class LocalEngine(ScheduledEngine):
         self._failure = error
         self._stop_waiting(error)
         self._perform(self._scheduler.abandon_all(error, time.monotonic()))
+
+    # Size
+
+    def _release(self, now: float) -> None:
+        super()._release(now)
+        if self._elastic is not None and self._scheduler.waiting:
+            self._mind_size()
+
+    def _mind_size(self) -> None:
+        """See to it that the size is looked at, if it can change at all."""
+        elastic = self._elastic
+        if elastic is None or self._all_gone is not None:
+            return
+        waiting = self._scheduler.waiting
+        nobody = not elastic.target  # then jobs cannot wait
+        if waiting and nobody and elastic.jobs_waited(waiting, 0.0, 0):
+            self._resize(elastic.target)
+        if self._size_timer is not None and waiting == 0:
+            return  # an earlier look would find nothing
+        delay = elastic.next_look(waiting)
+        if delay is None:
+            return
+        when = self._loop.time() + delay
+        if self._size_timer is None or self._size_timer.when() > when:
+            if self._size_timer is not None:
+                self._size_timer.cancel()
+            self._size_timer = self._loop.call_at(when, self._look_at_size)
+
+    def _look_at_size(self) -> None:
+        self._size_timer = None
+        elastic, scheduler = self._elastic, self._scheduler
+        assert elastic is not None
+        now = time.monotonic()
+        longest = scheduler.longest_wait(now)
+        if elastic.jobs_waited(scheduler.waiting, longest, self._supervisor.starting):
+            self._resize(elastic.target)
+        numbers = scheduler.idle_workers()
+        idle = {number: self._lines[number].worker.page.since() for number in numbers}
+        spare = elastic.workers_idled(idle, now)
+        if spare:
+            self._resize(elastic.target, spare)
+        self._mind_size()
+
+    def _resize(self, workers: int, first: Sequence[int] = ()) -> None:
+        """Want so many workers; who waits for more waits for those now."""
+        self._target = workers
+        self._supervisor.scale(workers, first)
+        self._ready_waiters = [
+            (min(wanted, workers), waiter) for wanted, waiter in self._ready_waiters
+        ]
+        self._wake_ready_waiters()
 
     # Receiving
 
@@ -224,7 +373,9 @@ class LocalEngine(ScheduledEngine):
 
     def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if kind == messages.RESULTS:
+        if line.probe is not None and kind in (messages.RESULTS, messages.ANSWERS):
+            self._heard_probe(line, line.probe, *message[1])
+        elif kind == messages.RESULTS:
             self._heard_results(line, message[1])
         elif kind == messages.ANSWERS:
             if message[3]:
@@ -237,7 +388,9 @@ class LocalEngine(ScheduledEngine):
         elif kind == messages.RETURNED:
             self._heard_returned(line, message[1])
         elif kind == messages.READY:
-            self._heard_ready(line)
+            self._heard_ready(line, message[1])
+        elif kind == messages.SPENT:
+            self._supervisor.worker_done(line.worker, _USED_UP[message[1]])
         elif kind == messages.BROKEN:
             self._supervisor.worker_broken(line.worker, message[1])
 
@@ -249,18 +402,10 @@ class LocalEngine(ScheduledEngine):
         now = time.monotonic()
         self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
 
-    def _heard_ready(self, line: _Line) -> None:
-        self._failure = None
-        self._ready_workers += 1
-        self._supervisor.worker_ready(line.worker)
-        now = time.monotonic()
-        self._perform(self._scheduler.worker_ready(line.worker.number, now))
-        for waiting in list(self._ready_waiters):
-            wanted, waiter = waiting
-            if self._ready_workers >= wanted:
-                self._ready_waiters.remove(waiting)
-                if not waiter.done():
-                    waiter.set_result(None)
+    def _heard_ready(self, line: _Line, pid: int) -> None:
+        if line.worker.number > 0:  # not one that is only tried
+            self._failure = None
+        self._supervisor.worker_ready(line.worker, pid)
 
     def _heard_results(self, line: _Line, results: list[tuple[Any, ...]]) -> None:
         """Tell the scheduler of results that need no further look."""
@@ -290,8 +435,7 @@ class LocalEngine(ScheduledEngine):
             if status == messages.ERROR:
                 self._heard_error(number, job, payload, started, run_time, now)
             else:
-                self._supervisor.worker_leaving(worker, "left after an interrupt")
-                self._perform(self._scheduler.job_interrupted(number, job, now))
+                self._heard_interrupted(worker, job, now)
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
 
@@ -314,6 +458,17 @@ class LocalEngine(ScheduledEngine):
         self._alone = not line.unanswered and len(answers) == 1
         # Before new jobs go out: a worker may wait for this word, and send them back.
         line.worker.page.note_heard(answers[-1][0])
+        if self._metered:
+            self._supervisor.worker_used(line.worker)
+
+    def _heard_interrupted(self, worker: WorkerHandle, job: int, now: float) -> None:
+        """Let a worker go that has stopped a job, and have it replaced."""
+        call = self._scheduler.held(worker.number, job)
+        timed_out = call is not None and call.state is JobState.FAILED
+        reason = ExitReason.TIMED_OUT if timed_out else ExitReason.CANCELLED
+        self._perform(self._scheduler.job_interrupted(worker.number, job, now))
+        self._supervisor.worker_leaving(worker, "left after an interrupt", reason)
+        self._supervisor.worker_done(worker, reason)
 
     def _rescue(self, line: _Line) -> int:
         """Deliver kept answers that had not left; return what ran at the end.
@@ -382,12 +537,10 @@ class LocalEngine(ScheduledEngine):
                 line = self._lines[number]
                 line.worker.page.interrupt(job)
                 self._recall(line, [job])
-            case KillWorker(worker=number, reason=reason):
-                self._supervisor.kill(self._lines[number].worker, reason)
+            case KillWorker(worker=number, why=why, reason=reason):
+                self._supervisor.kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
-                line = self._lines[number]
-                self._supervisor.worker_leaving(line.worker, "stopped")
-                self._send_message(line, (messages.STOP,))
+                self._send_message(self._lines[number], (messages.STOP,))
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
         """Ask jobs back with the next flush: many cancellations become one message."""
@@ -514,6 +667,17 @@ class LocalEngine(ScheduledEngine):
             # that somebody has stopped does not tell.
             limit = self._options.grace + _LEAVE_TIME + 1.0
             await asyncio.wait([self._all_gone], timeout=limit)
+
+
+def _elastic_of(options: PoolOptions) -> Elastic | None:
+    """Return what decides about the pool's size, None if that is fixed."""
+    if not options.is_elastic:
+        return None
+    return Elastic(
+        options.min_workers or 0,
+        options.max_workers,
+        _IDLE_TIMEOUT if options.idle_timeout is None else options.idle_timeout,
+    )
 
 
 def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:

@@ -9,7 +9,12 @@ has one writer, and a word of eight aligned bytes is written in one store.
     24    attention        parent    "look at your socket before the next job"
     32    interrupt        parent    number of the job that must stop
     40    heard            parent    last job of the answers that have arrived
-    64    slots            worker    the last SLOTS answers, small ones
+    48    jobs             worker    jobs that it has run, if it counts them
+    56    memory           worker    bytes that it held when it last looked
+    64    max jobs         parent    after so many it stops by itself; 0: never
+    72    max memory       parent    above so many bytes likewise
+    80    memory limit     parent    bytes that a job may not go beyond; 0: any
+    4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
 
@@ -39,8 +44,10 @@ SLOTS = 64
 
 _SMALL = 256
 _LARGE = 16 * 1024 + _SMALL  # the payload, and what is said of it
-_WORDS = 8
+_WORDS = 16
 _SLOTS_AT = 4096
+# Bytes of last words that are read.
+_WORDS_ROOM = 16384
 # One more than are read: a death may leave the one in work half written.
 _RING = SLOTS + 1
 _OVERFLOW_AT = _SLOTS_AT + _RING * _SMALL
@@ -51,6 +58,7 @@ _HEAD = struct.Struct("@Q")
 _SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
+_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT = range(6, 11)
 
 
 def create_file() -> int:
@@ -68,12 +76,13 @@ class StatusPage:
     """Both ends of one worker's page: the parent creates it, the worker attaches.
 
     Args:
-        descriptor: of the page file; stays the caller's to close.
+        descriptor: of the page file; stays the caller's to close, after this object.
     """
 
-    __slots__ = ("_map", "_view", "_words")
+    __slots__ = ("_descriptor", "_map", "_view", "_words")
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, _SIZE)
         self._view = memoryview(self._map)
         #: the header as machine words, so that each store is whole
@@ -87,7 +96,7 @@ class StatusPage:
     @staticmethod
     def last_words(descriptor: int) -> str:
         """Return what the worker's faulthandler wrote when it crashed, or ""."""
-        return os.pread(descriptor, 16384, _SIZE).decode("utf-8", "replace")
+        return os.pread(descriptor, _WORDS_ROOM, _SIZE).decode("utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the page. Nothing of this object works afterwards."""
@@ -96,6 +105,11 @@ class StatusPage:
         self._map.close()
 
     # Worker's end
+
+    def say_last(self, text: str) -> None:
+        """Leave last words: what the socket has taken may be lost with the process."""
+        words = text.encode("utf-8", "backslashreplace")[-_WORDS_ROOM:]
+        os.pwrite(self._descriptor, words, _SIZE)
 
     def begin(self, job: int, now_ns: int) -> None:
         """Note that `job` runs from now on; its predecessor's answer is kept."""
@@ -141,7 +155,33 @@ class StatusPage:
         """Return the last job of the answers that have arrived, 0 for none."""
         return self._words[_HEARD]
 
+    def allowance(self) -> tuple[int, int]:
+        """Return how many jobs and bytes the worker may use; 0 is no limit."""
+        return self._words[_MAX_JOBS], self._words[_MAX_MEMORY]
+
+    def memory_limit(self) -> int:
+        """Return the bytes that no job may make the worker go beyond; 0 for any."""
+        return self._words[_LIMIT]
+
+    def note_used(self, jobs: int, memory: int) -> None:
+        """Note how many jobs were run, and the bytes held at the last look."""
+        self._words[_JOBS] = jobs
+        self._words[_MEMORY] = memory
+
     # Parent's end
+
+    def allow(self, jobs: int, memory: int) -> None:
+        """Limit the worker, which begins after this; 0 is no limit."""
+        self._words[_MAX_JOBS] = jobs
+        self._words[_MAX_MEMORY] = memory
+
+    def limit_memory(self, limit: int) -> None:
+        """Let no job of a worker that begins after this go beyond so many bytes."""
+        self._words[_LIMIT] = limit
+
+    def used(self) -> tuple[int, int]:
+        """Return the jobs that were run, and the bytes held at the last look."""
+        return self._words[_JOBS], self._words[_MEMORY]
 
     def running(self) -> int:
         """Return the number of the job that runs (or ran at the death), 0 for none."""
