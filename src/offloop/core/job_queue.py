@@ -178,24 +178,21 @@ class Arrivals:
     The face of `JobQueue` that sending needs, for less.
     """
 
-    __slots__ = ("_jobs", "mixed")
+    __slots__ = ("_jobs", "add")
 
     def __init__(self) -> None:
         self._jobs: list[JobRecord] = []
-        #: they are not all of one priority: only the queue knows whose turn it is
-        self.mixed = False
+        #: adds a job behind all others
+        self.add = self._jobs.append
 
     @property
     def waiting(self) -> int:
         """Number of jobs that wait."""
         return len(self._jobs)
 
-    def add(self, job: JobRecord) -> None:
-        """Add a job behind all others."""
-        jobs = self._jobs
-        if jobs and job.priority != jobs[-1].priority:
-            self.mixed = True
-        jobs.append(job)
+    def mixed(self) -> bool:
+        """Tell whether only the queue knows whose turn it is: priorities differ."""
+        return len({job.priority for job in self._jobs}) > 1
 
     def first(self) -> JobRecord:
         """Return the job whose turn it is; it stays."""
@@ -211,8 +208,8 @@ class Arrivals:
 
     def take_all(self) -> list[JobRecord]:
         """Take out all jobs and return them."""
-        jobs, self._jobs = self._jobs, []
-        self.mixed = False
+        jobs = self._jobs.copy()
+        self._jobs.clear()
         return jobs
 
     def jobs(self) -> list[JobRecord]:

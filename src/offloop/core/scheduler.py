@@ -25,6 +25,7 @@ story.
 
 from __future__ import annotations
 
+import sys
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -102,9 +103,10 @@ class Scheduler:
         return not self._jobs
 
     @property
-    def has_room(self) -> bool:
-        """True while one more job would be accepted."""
-        return self._max_pending is None or len(self._jobs) < self._max_pending
+    def room(self) -> int:
+        """Number of jobs that would be accepted now."""
+        limit = self._max_pending
+        return sys.maxsize if limit is None else limit - len(self._jobs)
 
     def knows(self, worker: int) -> bool:
         """Tell whether a worker is between `worker_ready` and `worker_lost`."""
@@ -137,7 +139,7 @@ class Scheduler:
             PoolFull: `max_pending` jobs are pending.
         """
         limit = self._max_pending
-        if limit is None or self.has_room:
+        if limit is None:
             return
         wait = self.retry_after(now)
         hint = "" if wait is None else f" in about {wait:.3g} s"
@@ -203,7 +205,7 @@ class Scheduler:
         commands: list[Command] = []
         queue, held = self._queue, self._held
         first = queue.first() if queue.waiting else None
-        if first is None and not held.mixed:
+        if first is None and not held.mixed():
             self._send_from(held, now, commands)
         if held.waiting:
             self._queue_held()

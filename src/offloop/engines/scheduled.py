@@ -61,6 +61,8 @@ class ScheduledEngine(Engine):
             max_credit=max_credit,
         )
         self._functions = FunctionTable()
+        #: calls that are accepted before the next look at how much room there is
+        self._unasked = 0
         #: jobs come one at a time: the next one is sent at once, without company
         self._alone = True
         #: new jobs that are held back until the end of this turn of the loop
@@ -154,8 +156,9 @@ class ScheduledEngine(Engine):
             raise self._failure
         scheduler = self._scheduler
         now = time.monotonic()
-        if not self._has_room():
-            scheduler.check_room(now)
+        self._unasked -= 1
+        if self._unasked < 0:
+            self._ask_room(now)
         named, args = self._functions.prepare(function, args)
         if named.kind == "generator":
             raise NotOffloadable(
@@ -182,9 +185,23 @@ class ScheduledEngine(Engine):
         call.last_worker = None
         if type(future) is Job:
             future._call = call
-        if not self._encode(call, args, kwargs):
+        if not kwargs and named.id and not many and codec.are_plain(args):
+            call.arguments = args
+            self._enter(call, now)
+        elif not self._encode(call, args, kwargs):
             self._enter(call, now)
         return call
+
+    def _ask_room(self, now: float) -> None:
+        """Find out how many calls there is room for: so many need not ask again.
+
+        Raises:
+            PoolFull: for none.
+        """
+        room = self._room()
+        if room <= 0:
+            self._scheduler.check_room(now)
+        self._unasked = room - 1
 
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -280,7 +297,11 @@ class ScheduledEngine(Engine):
 
     def _has_room(self) -> bool:
         """Tell whether one more job would be accepted."""
-        return self._scheduler.has_room
+        return self._room() > 0
+
+    def _room(self) -> int:
+        """Return how many more jobs would be accepted."""
+        return self._scheduler.room
 
     def _idle(self) -> bool:
         """Tell whether no job is pending, wherever it is."""

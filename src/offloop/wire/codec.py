@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
 __all__ = [
     "Bulky",
     "OUT_OF_BAND",
+    "are_plain",
     "encode",
     "decode",
     "encode_call",
@@ -147,7 +148,7 @@ def encode_call(
         NotOffloadable: names the argument that cannot travel, and why.
         Bulky: it must be encoded `slowly`.
     """
-    if not kwargs and _are_plain(args):
+    if not kwargs and are_plain(args):
         return args, []
     carried, named = args, kwargs
     for value in args:
@@ -188,7 +189,7 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
         ResultNotEncodable: it cannot travel; the reason is the ``__cause__``.
     """
     plain = (value,)
-    if _are_plain(plain):
+    if are_plain(plain):
         return plain, []
     try:
         return _dump(_lift(value), shared=False)
@@ -197,7 +198,8 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
         raise ResultNotEncodable(message, function=describe) from error
 
 
-def _are_plain(values: Sequence[Any]) -> bool:
+def are_plain(values: Sequence[Any]) -> bool:
+    """Tell whether values need no pickle; see above."""
     for value in values:
         kind = type(value)
         if kind not in _PLAIN or (kind in _SIZED and len(value) >= OUT_OF_BAND):
@@ -218,7 +220,7 @@ def _is_quick(value: Any) -> bool:
         if flags is None or value.nbytes < OUT_OF_BAND:
             return True
         return flags.forc and not value.dtype.hasobject
-    return kind in (list, tuple) and len(value) <= _FEW and _are_plain(value)
+    return kind in (list, tuple) and len(value) <= _FEW and are_plain(value)
 
 
 def _dump(
