@@ -4,9 +4,13 @@ It shows what the framework is for. Encoding an image takes tens to thousands of
 milliseconds of processor time; the process that answers HTTP spends none of them, so it
 answers everybody else meanwhile.
 
-    command ─▶ server ─▶ app ─▶ upload, recipe            the HTTP process: no pixel
-                          │
-                          └─▶ jobs  ═══ process border ═══▶ images, samples   workers
+    command ─▶ server ─▶ web ─▶ endpoints    orders, upload, variants      the HTTP
+                          │        └─▶ making ══ jobs ═══╗                 process:
+                          └─▶ watching, controls         ║                 no pixel
+    - - - - - - - - - - - - - process border - - - - - - ╫ - - - - - - - - - - - - - -
+                                                         ╚═▶ images        workers
+                                       source ─▶ arrange ─▶ writers        (or samples)
 
-`problems` holds what can go wrong, for both sides; `settings` the limits.
+`recipe` is what both sides speak of, and `problems` what can go wrong; `settings` are
+the limits, and `service` is what all requests share.
 """
