@@ -420,6 +420,7 @@ async def test_a_worker_can_be_killed_and_is_replaced(serving, picture, monkeypa
         assert (await client.post("/encode", content=picture())).status_code == 200
         after = (await client.get("/stats")).json()["processes"]
         assert [row["worker"] for row in after] != [first["worker"]]
+        assert after
         gone = await client.post(f"/controls/kill?worker={first['worker']}")
         problem_of(gone, 404)
         problem_of(await client.post("/controls/kill?worker=x"), 400)
@@ -427,8 +428,15 @@ async def test_a_worker_can_be_killed_and_is_replaced(serving, picture, monkeypa
 
 async def test_any_worker_can_be_killed(serving, picture):
     async with serving(controls=True) as client:
-        assert (await client.post("/controls/kill")).status_code == 200
+        first = (await client.get("/stats")).json()["processes"][0]
+        killed = await client.post("/controls/kill")
+        assert killed.json() == {"killed": first["pid"]}
         await until(client, workers_lost=1)
+        async with asyncio.timeout(10):  # the new one makes itself known
+            while True:
+                known = (await client.get("/stats")).json()["processes"]
+                if known and known[0]["worker"] != first["worker"]:
+                    break
         assert (await client.post("/encode", content=picture())).status_code == 200
 
 

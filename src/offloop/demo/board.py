@@ -51,6 +51,14 @@ class Board:
         if worker is not None:
             self._pids[worker] = pid
 
+    def renew(self, pids: dict[int, int]) -> None:
+        """Note which process each worker is; there are no others.
+
+        Args:
+            pids: process of each worker, by its number.
+        """
+        self._pids = pids
+
     def forget(self, worker: int | None) -> None:
         """Note that a worker is gone."""
         if worker is not None:

@@ -7,7 +7,6 @@ and not sent by a page of another site.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from pathlib import Path
@@ -44,11 +43,15 @@ async def kill(request: Request) -> Response:
     pid = service.board.pid(int(text[:18])) if text else None
     if pid is not None and _is_ours(pid):
         os.kill(pid, signal.SIGKILL)
+        service.board.forget(int(text))
     elif text:
         raise Problem(404, f"There is no worker {text[:18]} now.", "worker")
     else:
-        with contextlib.suppress(errors.WorkerLost):
+        try:
             await service.pool.options(priority=100).run(jobs.die)
+        except errors.WorkerLost as lost:
+            service.board.forget(lost.worker)
+            pid = lost.pid
     return JSONResponse({"killed": pid}, headers={"Cache-Control": "no-store"})
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import offloop
+from offloop import errors
 from offloop.demo import jobs
 from offloop.demo.board import Board
 from offloop.demo.budget import Budget
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from offloop.demo.settings import Settings
 
 __all__ = ["Service", "open_service"]
+
+# Seconds between two looks whether workers were replaced.
+_CENSUS_PERIOD = 0.5
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ async def open_service(
     ):
         await pool.ready()
         board, pace = Board(), Pace()
-        abilities = await _ask_workers(pool, settings.workers, board)
+        abilities = await _ask_workers(pool, board)
         metrics = Metrics()
         service: Service
         budget = Budget(settings.max_upload_bytes, lambda: service.retry_after())
@@ -128,12 +133,44 @@ async def open_service(
             settings, pool, abilities, budget, pace, board, lag, metrics, closing
         )
         metrics.watch(service)
-        yield service
+        census = asyncio.ensure_future(_keep_asking(pool, board))
+        try:
+            yield service
+        finally:
+            census.cancel()
 
 
-async def _ask_workers(pool: Pool, workers: int, board: Board) -> Abilities:
-    """Let every worker say what it can do, and which process it is."""
-    asked = [pool.submit(jobs.abilities) for _ in range(workers)]
-    for job, answer in zip(asked, await asyncio.gather(*asked), strict=True):
-        board.learn(job.worker, answer.pid)
-    return asked[0].result()
+async def _ask_workers(pool: Pool, board: Board) -> Abilities:
+    """Let every worker say what it can do, and which process it is.
+
+    All of them must be idle: jobs that are submitted together go to one idle worker
+    each.
+    """
+    asked = [pool.submit(jobs.abilities) for _ in range(pool.stats().workers)]
+    answers = await asyncio.gather(*asked)
+    board.renew(
+        {
+            job.worker: answer.pid
+            for job, answer in zip(asked, answers, strict=True)
+            if job.worker is not None
+        }
+    )
+    return answers[0]
+
+
+async def _keep_asking(pool: Pool, board: Board) -> None:
+    """Ask the workers anew when some were replaced and all have time to answer.
+
+    Workers that are busy make themselves known by what they do.
+    """
+    asked = pool.stats().workers_started
+    while True:
+        await asyncio.sleep(_CENSUS_PERIOD)
+        stats = pool.stats()
+        if stats.workers_started != asked and stats.workers == stats.idle > 0:
+            asked = stats.workers_started
+            # Whoever is lost or full at this moment is asked another time.
+            with contextlib.suppress(errors.OffloopError):
+                await _ask_workers(pool, board)
+                continue
+            asked = -1

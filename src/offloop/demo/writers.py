@@ -65,7 +65,8 @@ class Film(NamedTuple):
         frames: all of one size; more than one: an animation.
         durations: milliseconds that each frame is shown.
         loop: how often an animation runs; 0: for ever.
-        exif, icc: data to be written along, or b"".
+        exif, icc: data to be written along, or b"". There is no orientation in it: the
+            pixels are upright, and one in an AVIF animation crashes Pillow 13.0.
     """
 
     frames: list[Image.Image]
