@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import offloop.demo
 from offloop.demo import command, server
 from offloop.demo.server import Listen
 from offloop.demo.settings import Settings
@@ -163,3 +164,19 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(run, monkeypatch):
     assert result.exit_code == click.ClickException.exit_code
     assert 'PIL is missing: pip install "offloop[demo]"' in result.output
     assert served == []
+
+
+def test_a_server_of_somebody_else_gets_its_settings_from_the_environment(monkeypatch):
+    for name, value in OPTIONS.items():
+        variable = "OFFLOOP_" + name[2:].replace("-", "_").upper()
+        monkeypatch.setenv(variable, value)
+    assert command.settings_from_environment() == SETTINGS
+    monkeypatch.setenv("OFFLOOP_WORKERS", "none")
+    with pytest.raises(click.UsageError, match="not a valid integer"):
+        command.settings_from_environment()
+
+
+def test_the_application_can_be_named():
+    assert callable(offloop.demo.app)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = offloop.demo.nothing

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -125,6 +128,24 @@ def test_those_who_listen_do_not_hold_up_the_end(own_server):
             code, said = end.result()
     assert rest[-1] == ""
     assert (code, "exceeded" in said) == (0, False)
+
+
+@pytest.mark.slow
+def test_another_server_can_run_it(tmp_path, picture):
+    path = str(tmp_path / "other.sock")
+    command = [sys.executable, "-m", "uvicorn", "offloop.demo:app", "--uds", path]
+    environment = {**os.environ, "OFFLOOP_WORKERS": "1"}
+    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    try:
+        for line in server.stderr:
+            if b"running on" in line:
+                break
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as client:
+            answer = client.post("http://demo/encode?f=webp", content=picture())
+        assert answer.status_code == 200
+    finally:
+        server.terminate()
+        server.communicate()
 
 
 async def closed_by_server(client, sent):

@@ -16,7 +16,7 @@ from offloop.options import size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["demo"]
+__all__ = ["demo", "is_alive", "settings_from_environment"]
 
 # Pillow is looked for and not imported: this process never opens an image.
 _NEEDED = (
@@ -159,11 +159,8 @@ def demo(
     port: int,
     uds: str | None,
     metrics_bind: tuple[str, int] | None,
-    key: tuple[str, ...],
-    controls: bool | None,
-    debug_headers: bool | None,
     health_check: bool,
-    **limits: Any,
+    **options: Any,
 ) -> None:
     """Serve a page that shrinks and converts images.
 
@@ -178,15 +175,38 @@ def demo(
         )
     from offloop.demo import server
 
-    if controls is None:
-        controls = uds is None and is_loopback(host)
-    if debug_headers is None:
-        debug_headers = controls
-    settings = Settings(
-        **limits, keys=key, controls=controls, debug_headers=debug_headers
-    )
+    settings = _settings(options, local=uds is None and is_loopback(host))
     if not server.serve(settings, server.Listen(host, port, uds, metrics_bind)):
         raise SystemExit(1)
+
+
+def _settings(options: dict[str, Any], *, local: bool) -> Settings:
+    """Return the settings that the options of the command make.
+
+    Args:
+        options: those that are about images and requests.
+        local: only this machine can reach the server.
+    """
+    limits = dict(options)
+    controls, debug_headers = limits.pop("controls"), limits.pop("debug_headers")
+    if controls is None:
+        controls = local
+    if debug_headers is None:
+        debug_headers = controls
+    keys = limits.pop("key")
+    return Settings(**limits, keys=keys, controls=controls, debug_headers=debug_headers)
+
+
+def settings_from_environment() -> Settings:
+    """Return the settings that the environment makes, for a server of somebody else.
+
+    Raises:
+        click.UsageError: when a variable has a bad value.
+    """
+    options = dict(demo.make_context("offloop demo", []).params)
+    for name in ("host", "port", "uds", "metrics_bind", "health_check"):
+        del options[name]
+    return _settings(options, local=False)
 
 
 def is_alive(host: str, port: int, uds: str | None = None) -> bool:
