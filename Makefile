@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions lint types docs-check coverage bench clean
+.PHONY: help demo test repetitions chaos lint types docs-check coverage bench clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -33,6 +33,9 @@ types: .venv/.lint  ## Check types, as mypy and as pyright see them
 repetitions: .venv/.test  ## Start and close pools a thousand times: nothing may stay
 	OFFLOOP_REPETITIONS=1000 $(BIN)/python -m pytest \
 	    -o faulthandler_timeout=0 tests/faults/test_repetitions.py $(ARGS)
+
+chaos: .venv/.test  ## Two minutes in which everything goes wrong at random
+	$(BIN)/python tests/faults/chaos.py $(ARGS)
 
 docs-check: .venv/.test  ## Run the code of the documentation and the examples
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py $(ARGS)
