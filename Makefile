@@ -6,7 +6,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions stress lint types docs-check coverage bench clean
+.PHONY: help demo test repetitions chaos stress lint types docs-check coverage bench \
+    clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -37,6 +38,9 @@ repetitions: .venv/.test  ## Start and close pools a thousand times: nothing may
 stress: .venv/.test  ## Send payloads of all sizes for ten minutes, with workers dying
 	OFFLOOP_STRESS=600 $(BIN)/python -m pytest \
 	    -o faulthandler_timeout=0 tests/faults/test_payload_stress.py $(ARGS)
+
+chaos: .venv/.test  ## Two minutes in which everything goes wrong at random
+	$(BIN)/python tests/faults/chaos.py $(ARGS)
 
 docs-check: .venv/.test  ## Run the code of the documentation and the examples
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py $(ARGS)

@@ -67,10 +67,12 @@ class Conductor:
     def worker_retire(self, worker):
         worker.channel.send((messages.STOP,))
 
-    def worker_gone(self, worker, exit, reason):
-        assert isinstance(reason, ExitReason)
+    def worker_ended(self, worker):
         self._read(worker)
         self.loop.remove_reader(worker.channel.fd)
+
+    def worker_gone(self, worker, exit, reason):
+        assert isinstance(reason, ExitReason)
         self._told["gone"].put_nowait((worker, exit))
         return self.blames
 
@@ -326,16 +328,32 @@ async def test_a_forkserver_that_has_ended_is_forgotten():
         assert one.supervisor._forkservers == {one.supervisor._forkserver}
 
 
+async def test_the_loss_of_a_forkserver_counts_once_for_all_its_workers():
+    async with conductor(4) as one:
+        for _ in range(3):
+            workers = await one.ready(4)
+            psutil.Process(parent(workers[0])).kill()
+            for _ in workers:
+                await one.told("gone")
+        await one.ready(4)
+        assert one.supervisor._supervision.stats().deaths == 3
+
+
+async def test_killing_workers_that_never_did_anything_counts():
+    async with conductor(1) as one:
+        (worker,) = await one.ready()
+        os.kill(worker.pid, signal.SIGTERM)
+        await one.told("gone")
+        await one.ready()
+        assert one.supervisor._supervision.stats().deaths == 1
+
+
 async def test_workers_that_somebody_kills_again_and_again_are_replaced():
     async with conductor(1) as one:
         for _ in range(12):
             (worker,) = await one.ready()
-            while not one.supervisor._supervision._restarts.worth_it(  # noqa: ASYNC110
-                one.supervisor._supervision._children[worker.number],
-                one.supervisor._supervision._boot,
-                time.monotonic(),
-            ):
-                await asyncio.sleep(0)
+            worker.page.begin(1, 1)  # a job that it has run
+            worker.page.rest()
             os.kill(worker.pid, signal.SIGTERM)
             await one.told("gone")
         assert one.supervisor.exits == {ExitReason.CRASHED: 12}

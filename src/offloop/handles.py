@@ -116,6 +116,8 @@ class WorkerHandle:
         self.reason: ExitReason | None = None
         #: how it ended; None while it lives
         self.exit: WorkerExit | None = None
+        #: it has begun a job, ever; known when it has ended
+        self.has_worked = False
         self._page_file = page
         self._pidfd: int | None = None
 
@@ -176,6 +178,8 @@ class ForkserverHandle:
         self._ended = asyncio.Event()
         #: set by the keeper; None until the process exists
         self._process: subprocess.Popen[bytes] | None = None
+        #: its loss was counted as a death, once for all of its workers
+        self.was_missed = False
         #: why it could not be started; "" if it could
         self.failure = ""
         command = [

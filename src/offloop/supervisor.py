@@ -1,6 +1,6 @@
 """Starts, watches and stops worker processes, as `core.supervision` decides.
 
-    conductor ◀─ worker_made, _employ, _retire, _gone, gave_up ─────┐
+    conductor ◀─ worker_made, _employ, _retire, _ended, _gone, ... ─┐
         │                                                            │
         └─ scale, worker_ready, _used, _done, kill, learn ──────▶ Supervisor
                                                                  │    ▲
@@ -83,6 +83,9 @@ class Conductor(Protocol):
 
     def worker_retire(self, worker: WorkerHandle) -> None:
         """Give the worker no more jobs; send it away when it has none."""
+
+    def worker_ended(self, worker: WorkerHandle) -> None:
+        """Take what a worker has said before its process ended."""
 
     def worker_gone(
         self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
@@ -396,12 +399,14 @@ class Supervisor:
         return worker
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
-        del self._workers[worker.number]
+        self._conductor.worker_ended(worker)  # its last word may tell why it left
         worker.exit = exit
+        worker.has_worked = worker.page.since() > 0.0
         wanted = worker.reason is not None or self._closing
         reason = self._reason(worker, exit)
         self.exits[reason] += 1
         blamed = self._conductor.worker_gone(worker, exit, reason)
+        del self._workers[worker.number]
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
@@ -412,8 +417,7 @@ class Supervisor:
             if blamed or wanted:
                 kind = Exit.BLAMED if blamed else Exit.WANTED
             else:
-                from_outside = reason is ExitReason.CRASHED and exit.signal in _DEADLY
-                kind = Exit.KILLED if from_outside else Exit.UNASKED
+                kind = _unasked(worker, exit, reason)
             now, text = time.monotonic(), str(exit)
             commands = self._supervision.child_exited(worker.number, kind, text, now)
             self._perform(commands)
@@ -549,6 +553,17 @@ class Supervisor:
                 self._end(
                     worker, WorkerExit(worker.pid, None, 0, time.monotonic(), output)
                 )
+
+
+def _unasked(worker: WorkerHandle, exit: WorkerExit, reason: ExitReason) -> Exit:
+    """Return what an end counts for that neither we nor a job has caused."""
+    if reason is ExitReason.FORKSERVER_LOST and worker.forkserver.was_missed:
+        return Exit.WANTED  # one cause, one death: another worker's was counted
+    worker.forkserver.was_missed = reason is ExitReason.FORKSERVER_LOST
+    # Somebody may kill workers as often as he likes, if they get something done before:
+    # replacing them costs little then. Otherwise it looks like a fault, by whomever.
+    killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
+    return Exit.WANTED if killed and worker.has_worked else Exit.UNASKED
 
 
 def _private_folder() -> str:

@@ -312,34 +312,6 @@ def test_a_child_that_dies_before_it_is_ready_is_mended_after_a_delay():
     machine.start(machine.wait_due())
 
 
-def kill_after(machine, child, seconds):
-    """Let somebody kill a child that has worked for so long."""
-    machine.now += seconds
-    return machine.child_exited(child, Exit.KILLED, "SIGKILL")
-
-
-def test_who_is_killed_after_work_that_was_worth_its_start_is_replaced_at_once():
-    machine = Machine(1, ready=False, max_restarts=3)
-    machine.now += 0.1
-    machine.child_ready(1)
-    child = 1
-    for _ in range(20):
-        child = machine.start(kill_after(machine, child, 1.0))
-        machine.now += 0.1
-        machine.child_ready(child)
-    assert machine.stats.deaths == 0
-
-
-def test_who_is_killed_too_soon_again_and_again_counts_as_a_death():
-    machine = Machine(1, ready=False)
-    machine.now += 0.1
-    machine.child_ready(1)
-    child = machine.start(kill_after(machine, 1, 0.9))
-    assert machine.stats.deaths == 1
-    assert kill_after(machine, child, 50.0) == [], "it never worked"
-    assert machine.stats.deaths == 2
-
-
 # Giving up
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import jobs
 from offloop import Pool
-from offloop.errors import PoisonJob, WorkerLost
+from offloop.errors import PoisonJob, StartError, WorkerLost
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,38 @@ async def test_a_stopped_forkserver_does_not_keep_the_pool_from_closing():
     _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], 10)
     assert not alive
     assert not forkserver.is_running()
+
+
+async def test_a_last_word_that_is_read_with_the_end_explains_it(gate):
+    """The worker left because it should; its answer and its end come at once."""
+    reached = gate()
+    async with Pool(1, grace=30) as pool:
+        job = pool.submit(jobs.loop_in_python, str(reached))
+        worker = psutil.Process(await reached.reached())
+        (line,) = pool._engine._lines.values()
+        asyncio.get_running_loop().remove_reader(line.worker.channel.fd)
+        job.cancel()
+        await asyncio.to_thread(psutil.wait_procs, [worker], 30)
+        assert await pool.run(jobs.add, 1, 1) == 2
+        stats = pool.stats()
+    assert stats.exits == {"cancelled": 1}
+    assert stats.workers_lost == 0
+
+
+async def test_jobs_go_on_while_a_pool_that_gave_up_has_workers(gate):
+    """What lives is kept, and used; only who waits for more workers is told."""
+    reached, until = gate(), gate()
+    async with Pool(2) as pool:
+        await pool.ready()
+        job = pool.submit(jobs.meet, str(reached), str(until))
+        busy = await reached.reached()
+        pool._engine.gave_up(StartError("no more workers"))
+        idle = await pool.run(jobs.pid)
+        assert idle != busy
+        with pytest.raises(StartError, match="no more workers"):
+            await pool.resize(3)
+        until.open()
+        assert await job == "met"
 
 
 @pytest.mark.slow

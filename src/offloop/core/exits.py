@@ -14,11 +14,9 @@ import enum
 class Exit(enum.Enum):
     """What the end of a child counts for, as far as its shell knows."""
 
-    #: nobody asked for it: a crash, or a kill from outside
+    #: nobody asked for it: a crash
     UNASKED = "unasked"
-    #: somebody outside of the pool sent it a deadly signal
-    KILLED = "killed"
-    #: somebody asked for its end, or for that of its job
+    #: somebody asked for its end, or for that of its job, inside the pool or outside
     WANTED = "wanted"
     #: it died of the job that it ran
     BLAMED = "blamed"

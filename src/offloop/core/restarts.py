@@ -63,14 +63,6 @@ class Restarts:
         """Begin a new window: the cause of the deaths is gone."""
         self._recent.clear()
 
-    def worth_it(self, child: ChildRecord, boot: float, now: float) -> bool:
-        """Tell whether a child has worked for so long that its start was cheap.
-
-        Somebody who kills such children may go on: replacing them costs little. What is
-        killed sooner, again and again, looks like a fault whoever does it.
-        """
-        return now - child.ready_at >= _PROOF_STARTS * boot
-
     def delay(self, slot: Slot, child: ChildRecord, boot: float, now: float) -> float:
         """Return the seconds until a dead child's slot gets a new one.
 

@@ -132,22 +132,27 @@ class Scheduler:
         """Return the workers that have no job and may get one, idle longest first."""
         return self._roster.idle_workers()
 
-    def check_room(self, now: float) -> None:
+    def check_room(self, now: float, elsewhere: int = 0) -> None:
         """Raise what `job_submitted` would raise if it came now.
+
+        Args:
+            now: the time.
+            elsewhere: jobs that are on their way here, and count as well.
 
         Raises:
             PoolFull: `max_pending` jobs are pending.
         """
         limit = self._max_pending
-        if limit is None:
+        pending = len(self._jobs) + elsewhere
+        if limit is None or pending < limit:
             return
         wait = self.retry_after(now)
         hint = "" if wait is None else f" in about {wait:.3g} s"
         raise PoolFull(
-            f"{len(self._jobs)} jobs are pending and max_pending is {limit}; the job"
+            f"{pending} jobs are pending and max_pending is {limit}; the job"
             f" was not queued. Try again{hint}, when one has ended, or raise"
             " max_pending.",
-            pending=len(self._jobs),
+            pending=pending,
             limit=limit,
             retry_after=wait,
         )

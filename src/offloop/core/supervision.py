@@ -239,8 +239,6 @@ class Supervision:
             self._employ(slot, slot.current, now, commands)
             self._look_ahead(slot, slot.wear.lasts, now, commands)
         timed_out = before is ChildState.STOPPING  # else it would be in no slot
-        if exit is Exit.KILLED and not self._restarts.worth_it(record, self._boot, now):
-            exit = Exit.UNASKED
         if exit is Exit.UNASKED or timed_out:
             self._died(slot, record, reason, now, commands)
         else:

@@ -130,6 +130,8 @@ class LocalEngine(ScheduledEngine):
         #: those who wait for so many workers to be ready
         self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._workers_lost = 0
+        #: why nobody is started for now; those workers that live go on
+        self._gave_up: StartError | None = None
         #: workers count what they use, for the supervisor to look at
         self._metered = options.recycle is not None
         #: one reload at a time
@@ -260,15 +262,18 @@ class LocalEngine(ScheduledEngine):
         else:  # it stood by, and has never had a job
             self._send_message(self._lines[number], (messages.STOP,))
 
+    def worker_ended(self, worker: WorkerHandle) -> None:
+        line = self._lines[worker.number]
+        line.gone = True
+        self._loop.remove_reader(worker.channel.fd)
+        self._read_all(line)
+
     def worker_gone(
         self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
     ) -> bool:
         """Take leave of a worker, once everything that it has finished is delivered."""
         number = worker.number
         line = self._lines[number]
-        line.gone = True
-        self._loop.remove_reader(worker.channel.fd)
-        self._read_all(line)
         blamed = False
         if self._scheduler.knows(number):
             if not worker.ending and self._all_gone is None:
@@ -287,6 +292,8 @@ class LocalEngine(ScheduledEngine):
         self._transfers.let_go(line.exchange.close)
         self._transfers.memory_freed()
         self._recalling.discard(line)
+        if self._gave_up is not None and not self._ready_workers:
+            self._fail(self._gave_up)
         self._arm()
         self._mind_size()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
@@ -294,6 +301,13 @@ class LocalEngine(ScheduledEngine):
         return blamed
 
     def gave_up(self, error: StartError) -> None:
+        self._gave_up = error
+        self._fail_ready_waiters(error)
+        if not self._ready_workers:
+            self._fail(error)
+
+    def _fail(self, error: StartError) -> None:
+        """Refuse jobs, and end those that wait: nobody is there to run them."""
         self._failure = error
         self._stop_waiting(error)
         self._perform(self._scheduler.abandon_all(error, time.monotonic()))
@@ -404,7 +418,7 @@ class LocalEngine(ScheduledEngine):
 
     def _heard_ready(self, line: _Line, pid: int) -> None:
         if line.worker.number > 0:  # not one that is only tried
-            self._failure = None
+            self._failure = self._gave_up = None
         self._supervisor.worker_ready(line.worker, pid)
 
     def _heard_results(self, line: _Line, results: list[tuple[Any, ...]]) -> None:
@@ -573,8 +587,8 @@ class LocalEngine(ScheduledEngine):
     def _idle(self) -> bool:
         return super()._idle() and not self._transfers.busy
 
-    def _room(self) -> int:
-        return super()._room() - len(self._transfers.loading)
+    def _elsewhere(self) -> int:
+        return len(self._transfers.loading)
 
     def _cancel(self, job: int) -> None:
         if not self._transfers.cancel(job):
@@ -641,6 +655,8 @@ class LocalEngine(ScheduledEngine):
         if self._failure is not None:
             raise self._failure
         if self._ready_workers < wanted:
+            if self._gave_up is not None:
+                raise self._gave_up
             waiter = self._loop.create_future()
             self._ready_waiters.append((wanted, waiter))
             await waiter
@@ -648,6 +664,9 @@ class LocalEngine(ScheduledEngine):
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for workers or for room fail with `error`."""
         super()._stop_waiting(error)
+        self._fail_ready_waiters(error)
+
+    def _fail_ready_waiters(self, error: Exception) -> None:
         for _, waiter in self._ready_waiters:
             if not waiter.done():
                 waiter.set_exception(error)

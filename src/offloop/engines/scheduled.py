@@ -198,10 +198,8 @@ class ScheduledEngine(Engine):
         Raises:
             PoolFull: for none.
         """
-        room = self._room()
-        if room <= 0:
-            self._scheduler.check_room(now)
-        self._unasked = room - 1
+        self._scheduler.check_room(now, self._elsewhere())
+        self._unasked = self._room() - 1
 
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -301,7 +299,11 @@ class ScheduledEngine(Engine):
 
     def _room(self) -> int:
         """Return how many more jobs would be accepted."""
-        return self._scheduler.room
+        return self._scheduler.room - self._elsewhere()
+
+    def _elsewhere(self) -> int:
+        """Return how many pending jobs the scheduler does not know yet."""
+        return 0
 
     def _idle(self) -> bool:
         """Tell whether no job is pending, wherever it is."""
