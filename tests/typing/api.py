@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, assert_type
 
 import offloop
 from offloop import (
+    Executor,
     Job,
     JobContext,
     Offloaded,
@@ -214,3 +216,14 @@ def other_names(offloaded: Offloaded[[int], str]) -> None:
     assert_type(offloaded.local(1), Any)
     assert_type(Recycle(max_jobs=100), Recycle)
     assert_type(offloop.__version__, str)
+
+
+# --- Executor -------------------------------------------------------------------------
+
+
+def executor() -> None:
+    with Executor(2, timeout=timedelta(seconds=3)) as executor:
+        assert_type(executor.submit(plain, 3, label="x"), Future[list[str]])
+        executor.submit(plain, "3")  # type: ignore
+        executor.submit(plain, 3, colour="x")  # type: ignore
+    Executor(processes=3)  # type: ignore

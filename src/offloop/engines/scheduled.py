@@ -367,7 +367,7 @@ class ScheduledEngine(Engine):
         """Decode a result for its future."""
         try:
             value = codec.decode(payload, buffers)
-        except Exception as error:
+        except BaseException as error:  # it may run code that exits
             call.handle.set_exception(endings.undecodable(call, error))
         else:
             call.handle.set_result(value)
