@@ -90,6 +90,8 @@ class PoolView:
             timeout: seconds from submission to result; None: no limit.
             run_timeout: seconds from the start of the run; None: no limit.
             priority: higher runs first.
+            key: whose job it is; keys get equal shares of the workers' time.
+            max_concurrency: jobs of the same function that may be with workers at once.
             retries: further attempts after a lost worker, or an error in `retry_on`.
             retry_on: exceptions of the function that are worth a further attempt.
             on_full: "wait" or "raise", when the pool is full; `submit` always raises.
@@ -127,7 +129,8 @@ class PoolView:
 
         Raises:
             NotOffloadable: the function or an argument cannot be sent.
-            PoolFull: `max_pending` jobs have not ended; use `run` to wait for room.
+            PoolFull: too many jobs, or bytes of jobs, have not ended; use `run` to wait
+                for room.
             PoolClosed: the pool is not open.
             WrongLoop: the pool belongs to another event loop, thread or process.
         """
@@ -235,6 +238,8 @@ class Pool(PoolView):
         engine: where jobs run: "local" (processes of this machine) or "inline" (here,
             for debugging and tests). The variable OFFLOOP_ENGINE overrides it.
         max_pending: jobs that may be queued or running; None: any number.
+        max_pending_bytes: bytes of encoded arguments, or a text such as "512MiB", from
+            which no further job is taken until others have ended; None: any number.
         timeout: seconds from submission to result of each job; None: no limit.
         run_timeout: seconds from the start of each run; None: no limit.
         arena_limit: bytes, or a text such as "512MiB", of shared memory for arguments
@@ -274,6 +279,7 @@ class Pool(PoolView):
         *,
         engine: str = "local",
         max_pending: int | None = 100_000,
+        max_pending_bytes: Size | None = None,
         arena_limit: Size | None = None,
         timeout: Seconds | None = None,
         run_timeout: Seconds | None = None,
@@ -287,7 +293,6 @@ class Pool(PoolView):
         name: str = "offloop",
         min_workers: int | None = None,
         idle_timeout: Seconds | None = None,
-        max_pending_bytes: Size | None = None,
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         pin_cpus: bool = False,
@@ -295,7 +300,6 @@ class Pool(PoolView):
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
         _refuse_later(
-            max_pending_bytes=max_pending_bytes,
             pin_cpus=pin_cpus or None,
         )
         job = JobOptions().changed(
@@ -309,6 +313,7 @@ class Pool(PoolView):
         self._options = PoolOptions(
             engine=chosen_engine(engine),
             max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,  # type: ignore[arg-type]  # an int soon
             grace=grace,  # type: ignore[arg-type]  # made a float by the options
             preload=preload,  # type: ignore[arg-type]  # made a tuple by the options
             initializer=initializer,
@@ -420,6 +425,16 @@ class Pool(PoolView):
             PoolFull: it is larger than `arena_limit`.
         """
         return await self._engine_now().put(obj)
+
+    async def wait_capacity(self) -> None:
+        """Wait until one more job would be accepted, behind those who wait already.
+
+        A `submit` directly after it does not raise `PoolFull`.
+
+        Raises:
+            PoolClosed: the pool is not open, or was closed meanwhile.
+        """
+        await self._engine_now().wait_room()
 
     async def resize(self, max_workers: int) -> None:
         """Change `max_workers`; running jobs are not disturbed.
@@ -551,6 +566,7 @@ _POOL_WORDS = (
     "max_workers",
     "engine",
     "max_pending",
+    "max_pending_bytes",
     "arena_limit",
     "timeout",
     "run_timeout",
@@ -569,7 +585,6 @@ _POOL_WORDS = (
 )
 
 _LATER = {
-    "max_pending_bytes": "a limit in bytes",
     "pin_cpus": "pinning to cores",
 }
 

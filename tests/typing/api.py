@@ -38,6 +38,8 @@ def scale(data: bytes, width: int, *, quality: float = 0.8) -> bytes:
     timeout=5,
     run_timeout=timedelta(seconds=2),
     priority=1,
+    key="tenant",
+    max_concurrency=2,
     retries=2,
     retry_on=(ConnectionError, OSError),
     on_full="wait",

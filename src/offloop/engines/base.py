@@ -132,6 +132,7 @@ class PoolStats:
         queued: jobs that wait for a worker.
         in_flight: jobs that a worker has, running or in its inbox.
         pending: jobs that have not ended.
+        pending_bytes: bytes of their arguments; counted with `max_pending_bytes` only.
         submitted: jobs accepted since the start.
         completed: jobs that ended with a result.
         failed: jobs that ended with an error of the function or of its result.
@@ -153,6 +154,7 @@ class PoolStats:
     queued: int = 0
     in_flight: int = 0
     pending: int = 0
+    pending_bytes: int = 0
     submitted: int = 0
     completed: int = 0
     failed: int = 0
