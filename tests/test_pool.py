@@ -265,58 +265,6 @@ async def test_a_full_pool_refuses_and_run_waits(gate):
         assert pool.stats().submitted == 7
 
 
-async def test_map_keeps_order_and_takes_several_iterables():
-    async with Pool(2) as pool:
-        got = [r async for r in pool.map(jobs.add, range(50), range(50))]
-        assert got == [2 * n for n in range(50)]
-        got = [r async for r in pool.map(jobs.add, range(10), chunksize=3)]
-        assert got == list(range(10))
-        got = [r async for r in pool.map(jobs.add_async, [1], [2])]
-        assert got == [3]
-
-
-async def test_map_unordered_yields_what_is_ready(gate):
-    reached, until = gate(), gate()
-
-    def slow_or_quick(index):
-        return jobs.meet(str(reached), str(until)) if index == 0 else index
-
-    async with Pool(2) as pool:
-        got = []
-        async for result in pool.map(slow_or_quick, range(5), ordered=False):
-            got.append(result)
-            if len(got) == 4:
-                until.open()
-        assert sorted(got[:4]) == [1, 2, 3, 4]
-        assert got[4] == "met"
-
-
-async def test_map_never_reads_ahead_of_its_buffer_and_stops_cleanly():
-    taken = []
-
-    def endless():
-        number = 0
-        while True:
-            taken.append(number)
-            yield number
-            number += 1
-
-    async with Pool(1) as pool:
-        results = pool.map(jobs.add, endless(), buffersize=3)
-        assert await anext(results) == 0
-        assert len(taken) == 3
-        await results.aclose()
-        assert len(taken) == 3
-
-
-async def test_map_ends_with_the_first_error():
-    async with Pool(1) as pool:
-        with pytest.raises(ZeroDivisionError):
-            async for _ in pool.map(divmod, [1, 1, 1], [1, 0, 1]):
-                pass
-        assert await pool.run(jobs.add, 1, 1) == 2
-
-
 async def test_leaving_normally_drains():
     async with Pool(1) as pool:
         going = [pool.submit(jobs.add, n) for n in range(20)]
@@ -491,8 +439,8 @@ def test_a_value_out_of_range_is_a_value_error(words):
 
 
 def test_words_of_a_later_version_are_refused_and_not_ignored():
-    with pytest.raises(UsageError, match="a limit in bytes"):
-        Pool(max_pending_bytes=1)
+    with pytest.raises(UsageError, match="pinning to cores"):
+        Pool(pin_cpus=True)
 
 
 @pytest.mark.parametrize(

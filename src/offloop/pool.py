@@ -24,7 +24,7 @@ from typing import (
     overload,
 )
 
-from offloop.ahead import results_ahead
+from offloop.ahead import Plan, results_ahead, source_of
 from offloop.engines.base import Job, PoolStats, Timings
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.options import (
@@ -42,6 +42,7 @@ from offloop.options import (
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
+        AsyncIterable,
         Awaitable,
         Callable,
         Iterable,
@@ -169,60 +170,73 @@ class PoolView:
     def map(
         self,
         fn: Callable[..., Awaitable[T]],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
+        return_exceptions: bool = ...,
     ) -> AsyncGenerator[T]: ...
     @overload
     def map(
         self,
         fn: Callable[..., T],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
+        return_exceptions: bool = ...,
     ) -> AsyncGenerator[T]: ...
     def map(
         self,
         fn: Callable[..., Any],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = "auto",
         buffersize: int | None = None,
         ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> AsyncGenerator[Any]:
         """Call a function with each item and yield the results as they are asked for.
 
         It is lazy: never more than `buffersize` items are taken ahead of the consumer,
         so endless iterables work. Leaving the loop early cancels what was taken.
 
+        Short items share jobs, as a call costs more than they do: a million of them
+        take about a second. Limits such as `timeout` are those of a job, so of all
+        items that share one.
+
         Args:
             fn: called as ``fn(a, b, ...)`` with one item of each iterable.
-            *iterables: items; the shortest ends it.
-            chunksize: items that share a job; "auto": one each.
-            buffersize: items taken ahead of the consumer; None: a few for each worker.
+            *iterables: items, also asynchronous ones; the shortest ends it.
+            chunksize: items that share a job; "auto": as many as run for 10 ms
+                together, as measured, and one each where `retries` are asked for.
+            buffersize: items taken ahead of the consumer; None: a few jobs for each
+                worker.
             ordered: yield in the order of the items, or else as results come.
+            return_exceptions: yield the exception of an item that fails in the place of
+                its result, and go on.
 
         Yields:
             What the function returned for each item.
 
         Raises:
-            Exception: whatever `run` raises for an item; the rest is cancelled.
+            Exception: whatever `run` raises for an item, after the results before it;
+                the rest is cancelled. Its ``item_index`` tells which item it was.
         """
-        size = 1 if chunksize == "auto" else chunksize
-        whole("chunksize", size, least=1)
+        whole("chunksize", 1 if chunksize == "auto" else chunksize, least=1)
         if buffersize is not None:
             whole("buffersize", buffersize, least=1)
-        ahead = buffersize // size if buffersize else self._pool._jobs_ahead()
-        return results_ahead(
+        plan = Plan(
             self._pool._engine_now(),
             fn,
-            zip(*iterables, strict=False),
+            source_of(iterables),
             self._job_options,
-            chunksize=size,
-            ahead=max(ahead, 1),
+            chunksize=None if chunksize == "auto" else chunksize,
+            buffersize=buffersize,
+            ahead=self._pool._jobs_ahead(),
             ordered=ordered,
+            return_exceptions=return_exceptions,
         )
+        return results_ahead(plan)
 
 
 class Pool(PoolView):

@@ -208,10 +208,12 @@ class Engine(abc.ABC):
 
         Args:
             function: what to call.
-            args: its positional arguments; if `many`, one list of argument tuples.
+            args: its positional arguments; if `many`, a chunk: a list of items, True if
+                each item is a tuple of arguments, True to go on after one that fails.
             kwargs: its keyword arguments.
             options: of the job.
-            many: call the function with each tuple; the result is a list.
+            many: call the function with each item; the result is a list, or
+                `wire.chunks.Mixed` if one has failed.
 
         Raises:
             NotOffloadable: the function or an argument cannot travel.

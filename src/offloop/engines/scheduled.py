@@ -172,9 +172,12 @@ class ScheduledEngine(Engine):
             )
         if named.extra is None:
             named.extra = RunTime()
+        cost = named.extra
+        if many:
+            cost = cost.chunks = cost.chunks or RunTime()
         call = Call(
             scheduler.next_id(),
-            named.extra,
+            cost,
             future,
             options.priority,
             inf if options.timeout is None else now + options.timeout,
