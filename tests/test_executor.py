@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -218,6 +219,93 @@ def test_map_gives_up_after_its_timeout(executor, pipe):
     with pytest.raises(TimeoutError):
         next(results)
     assert executor.submit(pow, 2, 3).result() == 8
+
+
+def test_map_reads_all_at_once_and_works_without_being_asked(executor):
+    taken = []
+    results = executor.map(jobs.add, (taken.append(n) or n for n in range(100)))
+    assert taken == list(range(100))
+    executor.shutdown()
+    assert list(results) == taken
+
+
+@pytest.mark.parametrize("count", [0, 2, 3, 50])
+def test_map_with_a_buffer_reads_as_results_are_asked_for(executor, count):
+    taken = []
+    items = (taken.append(n) or n for n in range(count))
+    results = executor.map(jobs.add, items, buffersize=3)
+    for number, result in enumerate(results):
+        assert result == number
+        assert len(taken) <= number + 10
+    assert taken == list(range(count))
+
+
+def test_map_with_a_buffer_takes_endless_iterables(executor):
+    results = executor.map(jobs.add, itertools.count(), itertools.count(), buffersize=9)
+    assert list(itertools.islice(results, 200)) == list(range(0, 400, 2))
+    results.close()
+
+
+def test_map_refuses_to_read_on_after_shutdown(executor):
+    results = executor.map(jobs.add, itertools.count(), buffersize=5)
+    next(results)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        list(results)
+
+
+@pytest.mark.parametrize("leave", ["close", "forget"])
+def test_map_that_nobody_listens_to_is_stopped(executor, pipe, leave):
+    reached = pipe()
+    results = executor.map(jobs.loop_in_python, [reached.path] * 9)
+    reached.reached()
+    if leave == "close":
+        results.close()
+    del results
+    assert executor.submit(pow, 2, 3).result() == 8
+    executor.shutdown()
+
+
+def test_map_is_cancelled_by_shutdown(pipe):
+    reached, until = pipe(), pipe()
+    executor = Executor(1, grace=0.05)
+    results = executor.map(jobs.meet, [reached.path] * 9, [until.path] * 9)
+    reached.reached()
+    executor.shutdown(cancel_futures=True)
+    with pytest.raises(CancelledError):
+        list(results)
+
+
+def test_map_with_items_that_exit_or_fail_when_pickled(executor):
+    with pytest.raises(SystemExit):
+        list(executor.map(id, [jobs_odd.ExitAtPickle()] * 2))
+    with pytest.raises(pickle.PicklingError):
+        list(executor.map(id, [jobs_odd.ErrorAtPickle()] * 2))
+    assert list(executor.map(abs, [-1])) == [1]
+
+
+def test_map_of_a_broken_executor():
+    with Executor(1, initializer=jobs.fail_to_initialize) as executor:
+        with pytest.raises(BrokenExecutor, match="no database today"):
+            list(executor.map(abs, [1]))
+        with pytest.raises(BrokenExecutor, match="no database today"):
+            executor.map(abs, [1])
+
+
+def test_map_refuses_nonsense(executor):
+    with pytest.raises(ValueError, match="chunksize"):
+        executor.map(abs, [1], chunksize=-1)
+    with pytest.raises(ValueError, match="buffersize"):
+        executor.map(abs, [1], buffersize=0)
+    with pytest.raises(TypeError, match="int"):
+        executor.map(abs, 3)
+
+
+@pytest.mark.slow
+def test_map_of_many_short_items_is_quick(executor):
+    count = 200_000
+    assert sum(executor.map(abs, range(count))) == count * (count - 1) // 2
+    assert executor._bridge._pool.stats().submitted < 5000
 
 
 # Errors

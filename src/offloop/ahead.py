@@ -131,6 +131,58 @@ class Iterables:
         """Do nothing: they are the caller's."""
 
 
+class Rows(Iterables):
+    """Items that were read already.
+
+    Args:
+        rows: the items.
+        spread: each is a tuple of arguments.
+    """
+
+    def __init__(self, rows: Iterable[Any], spread: bool) -> None:
+        super().__init__((rows,))
+        self.spread = spread
+
+
+class Mailbox:
+    """Items that another thread reads, and hands over by calls of `receive`.
+
+    Args:
+        spread: each item is a tuple of arguments.
+        rows: the first items.
+    """
+
+    exhausted = False
+    error: Exception | None = None
+
+    def __init__(self, spread: bool, rows: list[Any]) -> None:
+        self.spread = spread
+        self._rows = deque(rows)
+        #: no more will be handed over
+        self._ended = False
+        self._wake: Callable[[], None] | None = None
+
+    def open(self, wake: Callable[[], None], capacity: Callable[[], int]) -> None:
+        self._wake = wake
+
+    def receive(self, rows: list[Any], last: bool) -> None:
+        """Take items that were handed over; in the loop's thread."""
+        self._rows.extend(rows)
+        self._ended = self._ended or last
+        self.exhausted = self._ended and not self._rows
+        if self._wake is not None:
+            self._wake()
+
+    def take(self, count: int) -> list[Any]:
+        rows = self._rows
+        taken = [rows.popleft() for _ in range(min(count, len(rows)))]
+        self.exhausted = self._ended and not rows
+        return taken
+
+    async def close(self) -> None:
+        """Do nothing: the reader notices by itself."""
+
+
 class AsyncIterables:
     """Items of iterables of which some are asynchronous: read by a task of its own."""
 
@@ -319,6 +371,7 @@ class _Flight:
         del self.going[chunk]
         self._given = chunk.count
         results, errors = self._outcome(chunk)
+        chunk.job = None  # it holds the results too
         for place, error in errors.items():
             _name_item(error, chunk.first + place)
             if not self._plan.return_exceptions:

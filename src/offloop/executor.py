@@ -21,15 +21,19 @@ import asyncio
 import concurrent.futures.thread  # its own hook at exit must stand before ours
 import contextlib
 import os
+import queue
 import threading
+import time
 import weakref
 from collections import deque
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import islice
 from pickle import PicklingError
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, TypeVar
 
+from offloop.ahead import Mailbox, Plan, Rows, batches_ahead
 from offloop.errors import (
     ControlFlowError,
     InternalError,
@@ -45,8 +49,16 @@ from offloop.options import refuse_unknown, whole
 from offloop.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
+    from offloop.ahead import Source
     from offloop.engines.base import Job
     from offloop.options import Seconds
 
@@ -181,6 +193,48 @@ class Executor(concurrent.futures.Executor):
         """
         return self._bridge.submit(fn, args, kwargs)
 
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | Literal["auto"] = "auto",
+        buffersize: int | None = None,
+    ) -> Generator[T]:
+        """Call a function with each item, and give the results in order.
+
+        Work begins at once. Items that are short share jobs, as `Pool.map` has it.
+
+        Args:
+            fn: called as ``fn(a, b, ...)`` with one item of each iterable.
+            *iterables: items; the shortest ends it. Without `buffersize` all are read
+                at once.
+            timeout: seconds from this call until the last result; None: no limit.
+            chunksize: items that share a job; "auto": as measured.
+            buffersize: items read ahead of the results that were asked for; None: all.
+
+        Returns:
+            A generator of the results. Closing it stops what is going.
+
+        Raises:
+            PoolClosed, ExecutorStartError, WrongLoop: as `submit`.
+            TimeoutError: from the iterator, when `timeout` has passed.
+            Exception: from the iterator, what the first failing item raised.
+        """
+        whole("chunksize", 1 if chunksize == "auto" else chunksize, least=1)
+        if buffersize is not None:
+            whole("buffersize", buffersize, least=1)
+        size = None if chunksize == "auto" else chunksize
+        deadline = None if timeout is None else time.monotonic() + timeout
+        spread = len(iterables) != 1
+        rows = zip(*iterables, strict=False) if spread else iter(*iterables)
+        mapping = _Mapping(fn, spread, size, buffersize, rows)
+        self._bridge.post(mapping)
+        results = _results(self._bridge, mapping, deadline)
+        next(results)  # begun, it notices when it is closed before its first result
+        return results
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and let the workers go when the work is done.
 
@@ -259,6 +313,69 @@ class _Call:
         self.kwargs = kwargs
 
 
+class _Mapping:
+    """A `map`, seen from both threads."""
+
+    __slots__ = ("box", "chunksize", "ended", "fn", "rest", "results", "source")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        spread: bool,
+        chunksize: int | None,
+        buffersize: int | None,
+        rows: Iterator[Any],
+    ) -> None:
+        self.fn = fn
+        self.chunksize = chunksize
+        first = list(islice(rows, buffersize))
+        if buffersize is not None and len(first) < buffersize:
+            buffersize = None  # that was all
+        #: items that are read as results are asked for
+        self.rest = rows
+        #: where they go; None if all were read at the call
+        self.box = None if buffersize is None else Mailbox(spread, first)
+        self.source: Source = self.box or Rows(first, spread)
+        #: batches of results, and at last how it ended
+        self.results: queue.SimpleQueue[list[Any] | _End] = queue.SimpleQueue()
+        self.ended = False
+
+
+class _End:
+    """The end of a `map`: by an error, or because all is done."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _results(
+    bridge: _Bridge, mapping: _Mapping, deadline: float | None
+) -> Generator[Any]:
+    """Give None and the results of a `map`; stop it when nobody asks any more."""
+    try:
+        yield None
+        while True:
+            wait = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            try:
+                batch = mapping.results.get(timeout=wait)
+            except queue.Empty:
+                raise TimeoutError("`map` has not ended within its timeout") from None
+            if isinstance(batch, _End):
+                mapping.ended = True
+                if batch.error is not None:
+                    raise batch.error
+                return
+            if mapping.box is not None:
+                rows = list(islice(mapping.rest, len(batch)))
+                bridge.feed(mapping, rows, last=len(rows) < len(batch))
+            batch.reverse()
+            while batch:  # nothing of a result is kept here once it is given away
+                yield batch.pop()
+    finally:
+        if not mapping.ended:
+            bridge.post_end(mapping)
+
+
 class _Bridge:
     """What an executor, its futures and its thread share.
 
@@ -276,8 +393,8 @@ class _Bridge:
         # Reentrant: the garbage collector may call `finish` in the midst of `_take`.
         self._lock = threading.RLock()
         # Guarded by the lock:
-        #: calls, and futures that were cancelled, in order
-        self._inbox: deque[_Call | _JobFuture[Any]] = deque()
+        #: calls and maps, and futures that were cancelled, in order
+        self._inbox: deque[_Call | _Mapping | _JobFuture[Any]] = deque()
         #: the loop has been woken, and will find what is in the inbox
         self._woken = False
         #: the thread's event loop while it runs
@@ -295,28 +412,51 @@ class _Bridge:
         self._broken: Exception | None = None
         self._finished: asyncio.Future[None]
 
+        #: maps whose task has not ended
+        self._maps: dict[_Mapping, asyncio.Task[BaseException | None]] = {}
+
     # Any thread
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[Any]:
+        future: _JobFuture[Any] = _JobFuture()
+        future._bridge = self
+        self.post(_Call(future, fn, args, kwargs))
+        return future
+
+    def post(self, item: _Call | _Mapping) -> None:
+        """Hand a call or a map over to the thread, unless it is refused."""
         if os.getpid() != self._pid:
             raise WrongLoop(
                 f"executor {self.name!r} was made in process {self._pid}, from which "
                 "this one was forked; make a new one here"
             )
-        future: _JobFuture[Any] = _JobFuture()
-        future._bridge = self
         with self._lock:
             if self._refusal is not None:
                 raise self._refusal()
-            if self._max_pending is not None:
-                self._check_room(self._max_pending)
+            if type(item) is _Call:
+                if self._max_pending is not None:
+                    self._check_room(self._max_pending)
+                self._pending += 1
             if not self._woken:
                 self._wake()
-            self._inbox.append(_Call(future, fn, args, kwargs))
-            self._pending += 1
-        return future
+            self._inbox.append(item)
+
+    def feed(self, mapping: _Mapping, rows: list[Any], *, last: bool) -> None:
+        """Hand further items of a map over."""
+        with self._lock:
+            if rows and self._refusal is not None:
+                raise self._refusal()
+            if self._loop is not None and mapping.box is not None:
+                receive = mapping.box.receive
+                self._loop.call_soon_threadsafe(receive, rows, last)
+
+    def post_end(self, mapping: _Mapping) -> None:
+        """Stop a map whose results nobody wants any more."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._stop_map, mapping)
 
     def cancelled(self, future: _JobFuture[Any]) -> None:
         with self._lock:
@@ -396,6 +536,9 @@ class _Bridge:
             self._break(error)
         try:
             await self._finished
+            while self._maps:
+                await asyncio.wait(self._maps.values())
+                await asyncio.sleep(0)
             if self._broken is None:
                 await self._pool.drain()
         finally:
@@ -418,7 +561,10 @@ class _Bridge:
             self._loop = None
             self._refusal = self._refusal or self._shut
             waiting = {item.future for item in self._inbox if type(item) is _Call}
+            maps = {item for item in self._inbox if type(item) is _Mapping}
             self._inbox.clear()
+        for mapping in maps | self._maps.keys():
+            mapping.results.put(_End(InternalError(f"thread {self.name!r} ended")))
         for future in waiting | self._open:
             self._fail(
                 future, InternalError(f"the thread of executor {self.name!r} ended")
@@ -436,6 +582,8 @@ class _Bridge:
         for item in items:
             if type(item) is _Call:
                 self._begin(item)
+            elif type(item) is _Mapping:
+                self._begin_map(item)
             elif item in self._open:
                 item._job.cancel()
         if last:
@@ -459,6 +607,51 @@ class _Bridge:
         future._job = job
         self._open.add(future)
         job.add_done_callback(partial(self._ended, future))
+
+    def _begin_map(self, mapping: _Mapping) -> None:
+        task = asyncio.get_running_loop().create_task(self._map(mapping))
+        self._maps[mapping] = task
+        task.add_done_callback(partial(self._map_ended, mapping))
+
+    async def _map(self, mapping: _Mapping) -> BaseException | None:
+        """Run a map and hand its results over as they come; returns how it failed.
+
+        It does not raise it: a task that raises SystemExit ends its loop.
+        """
+        pool = self._pool
+        try:
+            if self._broken is not None:
+                raise self._broken
+            plan = Plan(
+                pool._engine_now(),
+                mapping.fn,
+                mapping.source,
+                pool._job_options,
+                chunksize=mapping.chunksize,
+                buffersize=None,
+                ahead=pool._jobs_ahead(),
+                ordered=True,
+                return_exceptions=False,
+            )
+            async for batch in batches_ahead(plan):
+                mapping.results.put(batch)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return _as_executor_error(error)
+        return None
+
+    def _map_ended(
+        self, mapping: _Mapping, task: asyncio.Task[BaseException | None]
+    ) -> None:
+        del self._maps[mapping]
+        mapping.results.put(
+            _End(CancelledError() if task.cancelled() else task.result())
+        )
+
+    def _stop_map(self, mapping: _Mapping) -> None:
+        if mapping in self._maps:
+            self._maps[mapping].cancel()
 
     def _ended(self, future: _JobFuture[Any], job: Job[Any]) -> None:
         if job.cancelled():
@@ -486,6 +679,11 @@ class _Bridge:
             for future in list(self._open):
                 if not future.running():
                     future._job.cancel()
+            for task in self._maps.values():
+                task.cancel()
+        for mapping in self._maps:
+            if mapping.box is not None:
+                mapping.box.receive([], last=True)
         if not self._finished.done():
             self._finished.set_result(None)
 

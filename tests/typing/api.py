@@ -228,4 +228,6 @@ def executor() -> None:
         assert_type(executor.submit(plain, 3, label="x"), Future[list[str]])
         executor.submit(plain, "3")  # type: ignore
         executor.submit(plain, 3, colour="x")  # type: ignore
+        for words in executor.map(plain, [1, 2], timeout=3, buffersize=4):
+            assert_type(words, list[str])
     Executor(processes=3)  # type: ignore
