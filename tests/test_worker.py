@@ -87,7 +87,7 @@ def test_a_call_that_cannot_be_read_is_that_jobs_error(parent):
 
 
 def test_many_calls_in_one_job(parent):
-    parent.submit(jobs.add, [(1, 2), (3, 4), (5,)], many=True)
+    parent.submit(jobs.add, [(1, 2), (3, 4), (5,)], True, False, many=True)
     parent.finish()
     (answer,) = parent.answers()
     assert answer.value == [3, 7, 5]
@@ -95,7 +95,7 @@ def test_many_calls_in_one_job(parent):
 
 def test_coroutine_functions_run_to_their_end(parent):
     parent.submit(jobs.add_async, 1, 2)
-    parent.submit(jobs.add_async, [(1, 2), (3, 4)], many=True)
+    parent.submit(jobs.add_async, [(1, 2), (3, 4)], True, False, many=True)
     parent.finish()
     assert [a.value for a in parent.answers()] == [3, [3, 7]]
 
