@@ -51,6 +51,7 @@ OPTIONS = {
     "--max-pixels": "1K",
     "--upload-timeout": "7",
     "--max-upload-bytes": "9M",
+    "--memory-limit": "600M",
     "--uds": "/run/demo.sock",
     "--metrics-bind": "[::1]:9000",
     "--key": "secret",
@@ -64,6 +65,7 @@ SETTINGS = Settings(
     timeout=2.5,
     upload_timeout=7.0,
     max_upload_bytes=9_000_000,
+    memory_limit=600_000_000,
     keys=("secret",),
     allow_origin="*",
 )

@@ -593,6 +593,22 @@ async def test_a_full_server_refuses_at_once_and_stays_healthy(serving, monkeypa
         await until(client, busy=0)
 
 
+@pytest.mark.slow
+async def test_a_flood_is_made_or_refused_and_nothing_else(serving, picture):
+    image = picture(size=(400, 300))
+    async with serving(workers=2, queue=6) as client:
+        asked = [client.post("/encode?w=100&f=webp", content=image) for _ in range(90)]
+        health = [client.get("/healthz") for _ in range(10)]
+        answers = await asyncio.gather(*asked, *health)
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses[90:]) == {200}
+        assert set(statuses[:90]) == {200, 429}
+        figures = (await client.get("/stats")).json()
+    # Two more than images: at the start each worker said what it can do.
+    assert figures["completed"] == statuses[:90].count(200) + 2
+    assert (figures["pending"], figures["upload_bytes"]) == (0, 0)
+
+
 async def test_an_image_that_kills_its_worker_is_a_bad_gateway(
     serving, picture, monkeypatch
 ):
@@ -639,6 +655,20 @@ def test_a_pool_without_workers_is_not_ready():
     pool = SimpleNamespace(is_open=True, stats=offloop.PoolStats)
     service = SimpleNamespace(pool=pool, closing=asyncio.Event())
     assert watching._why_not_ready(service) == "no worker is ready"
+
+
+async def test_an_image_that_takes_too_much_memory_is_given_up(
+    serving, picture, monkeypatch
+):
+    async with serving(memory_limit=300_000_000) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "encode", eat)
+            problem_of(await client.post("/encode", content=b"x"), 507)
+        assert (await client.post("/encode", content=picture())).status_code == 200
+
+
+def eat(data, recipe, max_pixels):
+    return len([bytes(10_000_000).replace(b"\0", b"1") for _ in range(100)])
 
 
 async def test_uploads_together_have_a_limit(serving):

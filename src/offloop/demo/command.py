@@ -119,6 +119,13 @@ Examples:
     metavar="SIZE",
     help="Bytes of all uploads in memory together.",
 )
+@_option(
+    "--memory-limit",
+    default="1GiB",
+    type=_size,
+    metavar="SIZE",
+    help="Memory that a worker may take for an image.",
+)
 @_option("--uds", metavar="PATH", help="Unix socket to listen on instead.")
 @_option(
     "--metrics-bind",

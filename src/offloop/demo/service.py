@@ -119,6 +119,8 @@ async def open_service(
             settings.workers,
             max_pending=settings.max_pending,
             timeout=settings.timeout,
+            memory_limit=settings.memory_limit,
+            recycle=offloop.Recycle(max_rss=settings.memory_limit // 2),
             preload=jobs.PRELOAD,
             name="demo",
         ) as pool,

@@ -23,6 +23,8 @@ class Settings:
         upload_timeout: seconds that an upload may take.
         max_upload_bytes: bytes of all uploads that are in memory at once, received or
             being received.
+        memory_limit: bytes that a worker may hold while it makes an image; one that
+            holds half of it afterwards is replaced.
         keys: secrets that requests are signed with, any of them; none: no signatures.
         allow_origin: web origin whose pages may use the server, "*" for all; None: only
             its own.
@@ -38,6 +40,7 @@ class Settings:
     timeout: float = 10.0
     upload_timeout: float = 30.0
     max_upload_bytes: int = 256 * 1024**2
+    memory_limit: int = 1024**3
     keys: tuple[str, ...] = ()
     allow_origin: str | None = None
     controls: bool = False
