@@ -6,7 +6,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions chaos lint types docs-check coverage bench clean
+.PHONY: help demo test repetitions stress chaos lint types docs-check coverage bench \
+    clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -34,6 +35,10 @@ repetitions: .venv/.test  ## Start and close pools a thousand times: nothing may
 	OFFLOOP_REPETITIONS=1000 $(BIN)/python -m pytest \
 	    -o faulthandler_timeout=0 tests/faults/test_repetitions.py $(ARGS)
 
+stress: .venv/.test  ## Send payloads of all sizes for ten minutes, with workers dying
+	OFFLOOP_STRESS=600 $(BIN)/python -m pytest \
+	    -o faulthandler_timeout=0 tests/faults/test_payload_stress.py $(ARGS)
+
 chaos: .venv/.test  ## Two minutes in which everything goes wrong at random
 	$(BIN)/python tests/faults/chaos.py $(ARGS)
 
@@ -49,7 +54,7 @@ coverage: .venv/.test  ## Run the tests and show which lines they missed
 	$(BIN)/coverage report --fail-under=100 \
 	    --include='src/offloop/core/*,src/offloop/wire/*,src/offloop/worker.py'
 
-bench: .venv/.test  ## Measure, and compare with others
+bench: .venv/.bench  ## Measure, and compare with others
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove what these words have made, .venv included
@@ -91,6 +96,10 @@ endif
 
 .venv/.test: .venv/.demo
 	$(PIP) --group test
+	@touch $@
+
+.venv/.bench: .venv/.test
+	$(PIP) --group bench || echo "some peers cannot be installed: the tables say which"
 	@touch $@
 
 .venv/.lint: .venv/.test

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import messages
 from offloop.handles import ForkserverHandle, WorkerHandle
-from offloop.wire import codec
+from offloop.wire import arena, codec
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import APPLY
 from offloop.wire.status import create_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+# Bytes of the files for large arguments and results.
+_MEMORY = 1 << 20
 
 # Nothing that is waited for in a test takes so long, unless it never comes.
 _PATIENCE = 60
@@ -29,6 +32,7 @@ class Forkserver:
     ) -> None:
         self.folder = folder
         self.workers: dict[int, WorkerHandle] = {}
+        self._requests = arena.create_file(_MEMORY)
         self._context = make_context()
         self._heard: asyncio.Queue[tuple[Any, ...] | None] = asyncio.Queue()
         self.handle = ForkserverHandle(
@@ -54,10 +58,11 @@ class Forkserver:
         channel = Channel(self._context)
         path = f"{self.folder}/{number}"
         channel.bind(path)
-        page = create_file()
-        worker = WorkerHandle(number, 0, self.handle, channel, page)
+        page, results = create_file(), arena.create_file(_MEMORY)
+        worker = WorkerHandle(number, 0, self.handle, channel, page, results)
         self.workers[number] = worker
-        self.handle.order((messages.FORK, number, address or path), page)
+        files = (page, self._requests, results)
+        self.handle.order((messages.FORK, number, address or path), *files)
         return worker
 
     async def hired(self, number: int) -> WorkerHandle:
@@ -73,6 +78,7 @@ class Forkserver:
         await self.handle.gone()
         for worker in self.workers.values():
             worker.close()
+        os.close(self._requests)
         self._context.destroy()
 
 
@@ -113,12 +119,13 @@ def _note(readable: asyncio.Future[None]) -> None:
 async def run(worker: WorkerHandle, fn: Callable[..., Any], *args: Any) -> Any:
     """Run a job in the worker and return its result; an error is raised here."""
     payload, buffers = codec.encode_call((fn, *args), {}, "a test's job")
-    call = (1, APPLY, payload, len(buffers), 1, None, False)
-    worker.channel.send((messages.JOBS, [call], [], []), buffers)
+    call = (1, APPLY, payload, [None] * len(buffers), 1, None, False)
+    worker.channel.send((messages.JOBS, [call]), buffers)
     kind, ((_, (payload, _), _, *more),), *_ = await receive(worker)
     assert kind in (messages.RESULTS, messages.ANSWERS)
-    status, count = more or (messages.OK, 0)
+    status, places = more or (messages.OK, [])
+    assert not places, "a test's job has no large result"
     if status == messages.ERROR:
         raise codec.decode_error(payload)
     assert status == messages.OK
-    return codec.decode(payload, worker.channel.receive_buffers(count))
+    return codec.decode(payload)

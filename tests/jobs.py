@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import signal
+import zlib
 from pathlib import Path
 
 from offloop import current_job, offload
@@ -66,6 +67,31 @@ def generate():
 def die_by(signum):
     os.kill(os.getpid(), signum)
     signal.pause()  # until the signal has arrived
+
+
+INVERSE = bytes(range(255, -1, -1))
+
+
+def invert(data, checksum, fate):
+    """Invert every bit of some bytes, in place where that is possible.
+
+    Args:
+        data: anything with bytes in a row.
+        checksum: what they must have, whatever a former attempt has done to them.
+        fate: how this attempt ends, once it has changed what it was given.
+    """
+    if zlib.crc32(data) != checksum:
+        raise ValueError("these are not the bytes that were sent")
+    view = memoryview(data)
+    inverted = view.tobytes().translate(INVERSE)
+    if view.readonly:
+        changed = inverted if type(data) is bytes else 255 - data
+    else:
+        view[:] = memoryview(inverted).cast(view.format)
+        changed = data
+    if fate == "die" or (fate == "die once" and current_job().attempt == 1):
+        die_by(signal.SIGKILL)
+    return changed
 
 
 def die_with_code(code):

@@ -28,7 +28,7 @@ FIELDS = {
     "OffloopError": {},
     "PoisonJob": {"job_id": 7, "function": "app.thumbnail"},
     "PoolClosed": {},
-    "PoolFull": {"pending": 3, "limit": 2, "retry_after": 1.5},
+    "PoolFull": {"pending": 3, "limit": 2, "retry_after": 1.5, "never": True},
     "PoolLost": {},
     "RemoteError": {
         "job_id": 7,

@@ -21,6 +21,7 @@ from offloop.core.exits import ExitReason
 from offloop.errors import StartError
 from offloop.options import PoolOptions
 from offloop.supervisor import Supervisor
+from offloop.wire.arena import create_file
 
 _PATIENCE = 60
 
@@ -30,7 +31,9 @@ class Conductor:
 
     def __init__(self, setup, **options):
         self.options = PoolOptions(**options)
-        self.supervisor = Supervisor(self, self.options, setup)
+        self.memory = create_file(1 << 20)
+        memory = (self.memory, 1 << 20)
+        self.supervisor = Supervisor(self, self.options, setup, memory)
         self.loop = asyncio.get_running_loop()
         #: what `worker_gone` answers: a job is to blame
         self.blames = False
@@ -47,6 +50,10 @@ class Conductor:
 
     async def ready(self, count=1):
         return [await self.told("ready") for _ in range(count)]
+
+    async def close(self):
+        await self.supervisor.close()
+        os.close(self.memory)
 
     def silent(self):
         return all(queue.empty() for queue in self._told.values())
@@ -91,7 +98,7 @@ async def conductor(max_workers=1, setup=None, **options):
     try:
         yield one
     finally:
-        await one.supervisor.close()
+        await one.close()
 
 
 @pytest.fixture
@@ -178,7 +185,7 @@ async def test_closing_at_once_ends_workers_that_are_starting(own_runtime):
 
 
 async def test_closing_what_was_never_started_is_harmless():
-    await Conductor(None, max_workers=1).supervisor.close()
+    await Conductor(None, max_workers=1).close()
 
 
 # Deaths
@@ -522,4 +529,4 @@ async def test_nowhere_to_put_the_sockets_is_an_error(monkeypatch):
     one = Conductor(None, max_workers=1)
     with pytest.raises(StartError, match="set OFFLOOP_RUNTIME_DIR to one that"):
         one.supervisor.start(one.options.max_workers)
-    await one.supervisor.close()
+    await one.close()

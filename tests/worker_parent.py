@@ -16,11 +16,13 @@ import sys
 import pytest
 
 from offloop import context, messages, worker
-from offloop.wire import codec
+from offloop.engines.memory import Exchange, Memory
+from offloop.wire import arena, codec
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import APPLY, FunctionTable
 from offloop.wire.status import StatusPage, create_file
 from offloop.worker import Worker
+from offloop.workspace import Workspace
 
 NUMBER = 3
 
@@ -45,10 +47,17 @@ class Parent:
         assert self.channel.receive() == ("here",)
         self.file = create_file()
         self.page, self.their_page = StatusPage(self.file), StatusPage(self.file)
-        self.worker = kind(NUMBER, self.theirs, self.their_page)
+        self.memory = Memory(64 << 20, 1)
+        self.results = arena.create_file(self.memory.results_size)
+        self.exchange = Exchange(self.results, self.memory.results_size)
+        self.workspace = Workspace(
+            os.dup(self.memory.arena.fileno()), os.dup(self.results)
+        )
+        self.worker = kind(NUMBER, self.theirs, self.their_page, self.workspace)
         self.functions = FunctionTable()
         self._known = set()
         self._last_job = 0
+        self.filling = None
 
     def call(self, fn, *args, attempt=1, deadline=None, many=False):
         """Return the call of a new job and its buffers, and define what it needs."""
@@ -59,18 +68,23 @@ class Parent:
         if function.id != APPLY and function.id not in self._known:
             self._known.add(function.id)
             definition = [(function.id, function.definition)]
-        count = len(buffers)
+        places = [self._place(buffer) for buffer in buffers]
         job = self._last_job
-        call = (job, function.id, payload, count, attempt, deadline, many)
-        return call, definition, buffers
+        call = (job, function.id, payload, places, attempt, deadline, many)
+        return call, definition
+
+    def _place(self, buffer):
+        large = self.memory.hold(buffer)
+        self.memory.arena.write(large.block, buffer)
+        return self.exchange.lend(large, retriable=False)
 
     def send(self, *calls, forgotten=()):
         """Put jobs into the inbox; returns their numbers."""
-        definitions = [one for _, definition, _ in calls for one in definition]
-        buffers = [one for _, _, buffers in calls for one in buffers]
-        bare = [call for call, _, _ in calls]
-        message = (messages.JOBS, bare, definitions, list(forgotten))
-        self.channel.send(message, buffers)
+        definitions = [one for _, definition in calls for one in definition]
+        bare = [call for call, _ in calls]
+        freed = self.exchange.given_back()
+        news = (definitions, list(forgotten), [], [], freed)
+        self.channel.send((messages.JOBS, bare, *news))
         return [call[0] for call in bare]
 
     def submit(self, fn, *args, **about):
@@ -104,7 +118,9 @@ class Parent:
         if message[0] not in (messages.RESULTS, messages.ANSWERS):
             return message
         _, answers, *imported = message
-        heard = [Answer(self.channel, *answer) for answer in answers]
+        if len(imported) > 1:
+            self.exchange.released(imported.pop())
+        heard = [Answer(self, *answer) for answer in answers]
         return messages.ANSWERS, heard, *(imported or [[]])
 
     def answers(self):
@@ -120,6 +136,11 @@ class Parent:
         answers = map(marshal.loads, self.page.kept())
         return [(a[0], a[3] if len(a) > 3 else messages.OK) for a in answers]
 
+    def fill_results(self):
+        """Leave no room for large results, which then travel as frames."""
+        memory = self.workspace._open_arena()
+        self.filling = memory.allocate(memory.limit)
+
     def all(self):
         """Return all messages up to now; the worker has ended."""
         self.theirs.send(("end",))
@@ -133,17 +154,24 @@ class Parent:
             end.close()
         for one in self.contexts:
             one.destroy()
+        self.workspace.close()
+        self.exchange.close()
+        self.memory.close()
+        os.close(self.results)
         os.close(self.file)
 
 
 class Answer:
     """What a worker said of one job."""
 
-    def __init__(self, channel, job, body, run_time, status=messages.OK, count=0):
+    def __init__(self, parent, job, body, run_time, status=messages.OK, places=()):
         payload, started = body
         self.job = job
         self.status = status
-        self.buffers = channel.receive_buffers(count)
+        frames = parent.channel.receive_buffers(places.count(None))
+        self.buffers = parent.exchange.see(places, frames)
+        if payload is None:
+            payload = self.buffers.pop()
         self.value = None
         if status == messages.OK:
             self.value = codec.decode(payload, self.buffers)

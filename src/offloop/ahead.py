@@ -38,8 +38,8 @@ async def results_ahead(
     try:
         while True:
             for chunk in islice(chunks, ahead - len(going)):
-                await engine.wait_room()
-                going.append(engine.submit(fn, (chunk,), {}, options, many=True))
+                job = await engine.submit_in_turn(fn, (chunk,), {}, options, many=True)
+                going.append(job)
             if not going:
                 return
             if not ordered:

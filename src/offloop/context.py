@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from offloop import arrays
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
+    from typing import Any
 
 __all__ = ["JobContext", "current_job"]
 
@@ -30,16 +33,37 @@ class JobContext:
         cancelled: True once the job was asked to stop.
     """
 
-    __slots__ = ("attempt", "cancelled", "deadline", "id", "worker")
+    __slots__ = ("_allocate", "attempt", "cancelled", "deadline", "id", "worker")
 
     def __init__(
-        self, id: int, attempt: int, deadline: float | None, worker: int
+        self,
+        id: int,
+        attempt: int,
+        deadline: float | None,
+        worker: int,
+        allocate: Callable[[int], memoryview | None] = lambda size: None,
     ) -> None:
+        self._allocate = allocate
         self.id = id
         self.attempt = attempt
         self.deadline = deadline
         self.worker = worker
         self.cancelled = False
+
+    def empty(self, shape: Any, dtype: Any = "float64") -> Any:
+        """Return a new numpy array that the job can return without a copy.
+
+        Its content is arbitrary. Where there is no room for it in shared memory it is
+        an ordinary array, which is copied.
+
+        Args:
+            shape: an int or a tuple of ints.
+            dtype: anything that `numpy.dtype` takes.
+
+        Raises:
+            TypeError: the dtype holds Python objects.
+        """
+        return arrays.empty(self._allocate, shape, dtype)
 
 
 _current: ContextVar[JobContext] = ContextVar("offloop.current_job")

@@ -98,6 +98,7 @@ class PoolFull(UsageError):
         pending: jobs waiting or running now.
         limit: the limit that was reached (jobs, or bytes).
         retry_after: seconds until room is likely, or None while nothing is known.
+        never: there cannot be room: the job is larger than the limit.
     """
 
     def __init__(
@@ -107,11 +108,13 @@ class PoolFull(UsageError):
         pending: int = 0,
         limit: int = 0,
         retry_after: float | None = None,
+        never: bool = False,
     ) -> None:
         super().__init__(message)
         self.pending = pending
         self.limit = limit
         self.retry_after = retry_after
+        self.never = never
 
 
 class JobError(OffloopError):

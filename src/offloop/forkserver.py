@@ -114,18 +114,18 @@ class Forkserver:
             self._dismissed = True
 
     def _fork(self, number: int, address: str) -> None:
-        page = self._lifeline.take_descriptor()
+        files = tuple(self._lifeline.take_descriptor() for _ in range(3))
         forkserver = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(page)
+            _close_all(files)
             reason = f"fork failed: {error.strerror}"
             self._lifeline.send((messages.EXITED, number, 0, None, 0, reason))
             return
         if pid == 0:
-            self._become_worker(forkserver, number, address, page)
-        os.close(page)
+            self._become_worker(forkserver, number, address, files)
+        _close_all(files)
         self._watch(number, pid)
 
     def _watch(self, number: int, pid: int) -> None:
@@ -136,7 +136,8 @@ class Forkserver:
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
         self._children[pid if pidfd is None else pidfd] = _Child(number, pid, pidfd)
-        self._lifeline.send((messages.STARTED, number, pid, pidfd is not None), pidfd)
+        told = (messages.STARTED, number, pid, pidfd is not None)
+        self._lifeline.send(told, *([] if pidfd is None else [pidfd]))
 
     def _reap(self, key: int, child: _Child) -> None:
         ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -185,7 +186,7 @@ class Forkserver:
                     os.kill(child.pid, signum)
 
     def _become_worker(
-        self, forkserver: int, number: int, address: str, page: int
+        self, forkserver: int, number: int, address: str, files: tuple[int, ...]
     ) -> NoReturn:
         code = 1
         try:
@@ -195,7 +196,7 @@ class Forkserver:
                 os._exit(code)
             self._let_go()
             gc.enable()
-            code = worker.main(number, address, page, self._setup)
+            code = worker.main(number, address, files, self._setup)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -245,6 +246,11 @@ class _WakeUp:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._reader.close()
         self._writer.close()
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def main(line: int, parent: int, folder: str, preload: list[str]) -> None:

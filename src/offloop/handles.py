@@ -86,6 +86,7 @@ class WorkerHandle:
         forkserver: the one that makes it.
         channel: bound already.
         page: descriptor of its status page file; belongs to the handle from now on.
+        results: descriptor of the file for its large results; likewise.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class WorkerHandle:
         forkserver: ForkserverHandle,
         channel: Channel,
         page: int,
+        results: int,
     ) -> None:
         self.number = number
         self.slot = slot
@@ -115,6 +117,7 @@ class WorkerHandle:
         self.exit: WorkerExit | None = None
         #: it has begun a job, ever; known when it has ended
         self.has_worked = False
+        self.results = results
         self._page_file = page
         self._pidfd: int | None = None
 
@@ -141,6 +144,7 @@ class WorkerHandle:
         self.channel.close()
         self.page.close()
         os.close(self._page_file)
+        os.close(self.results)
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -198,10 +202,10 @@ class ForkserverHandle:
         )
         self._keeper.start()
 
-    def order(self, message: tuple[Any, ...], descriptor: int | None = None) -> None:
+    def order(self, message: tuple[Any, ...], *descriptors: int) -> None:
         """Send an order; it waits in the socket until the process can read it."""
         if self._open:
-            self._lifeline.send(message, descriptor)
+            self._lifeline.send(message, *descriptors)
             if not self._lifeline.flush():
                 self._loop.add_writer(self._fd, self._writable)
 

@@ -122,6 +122,25 @@ def memory_of_tree(pid: int) -> int:
     return total
 
 
+def memory_allowance(
+    root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Return the bytes of memory that this process and its children may use.
+
+    Args:
+        root: where the control groups are mounted.
+        membership: the file that names this process's own group.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder in _own_groups(root, membership, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # "max", or not of this version
+                continue
+    return min(limits)
+
+
 def _own_groups(root: Path, membership: Path, controller: str) -> list[Path]:
     """Return the folders of the process's group and of all groups above it.
 

@@ -4,27 +4,33 @@ A message is one tuple, its *envelope*, whose first item is the kind; the frames
 behind it, if any, are large buffers in the order in which the envelope names them.
 
     parent → worker                          worker → parent
-    JOBS     calls (+ definitions, forgotten) READY     pid
+    JOBS     calls (+ news)                   READY     pid
     RECALL   job numbers                      RESULTS   results
-    STOP                                      ANSWERS   answers, imported modules
+    STOP                                      ANSWERS   answers, imported modules,
+                                                        tokens
                                               RETURNED  job numbers
                                               SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
 
     parent → forkserver                      forkserver → parent
     SETUP    initializer                      LISTENING  pid
-    FORK     worker, address (+ page)         STARTED    worker, pid (+ pidfd)
+    FORK     worker, address (+ 3 files)      STARTED    worker, pid (+ pidfd)
     LEARN    module                           EXITED     worker, pid, code, memory, time
     SIGNAL   worker, signal                   LEARNED    module, trouble, still alone
     QUIT                                      FAILED     module, traceback
 
 A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(...,
-buffers, attempt, deadline, many)``. A *result* is ``(job, (payload, started), run
-time)``, and an *answer* that is more than such a result ``(..., status, buffers)``.
-`buffers` counts frames; times are in seconds, on the monotonic clock, which all
-processes of a machine share; `many` says that the function is to be called with each
-tuple of a list. A payload is what `wire.codec` makes. Calls and answers travel in
-lists, because many small jobs then share one message.
+places, attempt, deadline, many)``. A *result* is ``(job, (payload, started), run
+time)``, and an *answer* that is more than such a result ``(..., status, places)``.
+Times are in seconds, on the monotonic clock, which all processes of a machine share;
+`many` says that the function is to be called with each tuple of a list. A payload is
+what `wire.codec` makes. Calls and answers travel in lists, because many small jobs then
+share one message. The *news* are definitions of functions and the numbers of those that
+may be forgotten, the same for objects that were put, and tokens.
+
+Large buffers are named by their *places*, ``(token, offset, size, mode)`` in the memory
+of the sender, or, in an answer, None for a frame behind the envelope; a payload that is
+None is the last of them. A token comes back when the receiver uses its buffer no more.
 
 There is no acknowledgement and no heartbeat: an answer gives its credit back, a
 function's definition rides with the first job that needs it, and a death is told by the
@@ -51,6 +57,11 @@ RETURNED = 13
 BROKEN = 14
 ANSWERS = 15
 SPENT = 16
+
+# how a large buffer is seen; PRIVATE: changes stay with the one who makes them
+WRITABLE = 0
+READONLY = 1
+PRIVATE = 2
 
 # status of an answer
 OK = 0

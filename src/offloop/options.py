@@ -144,6 +144,15 @@ class Recycle:
             )
 
 
+# Less would not hold the arguments of a single ordinary job.
+_LEAST_ARENA = 1 << 20
+
+
+def _default_arena_limit() -> int:
+    # As much again is for results; pages are taken when they are used, not before.
+    return max(machine.memory_allowance() // 4, 1 << 20)
+
+
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """What a pool is made of; `Pool` documents each word."""
@@ -151,6 +160,7 @@ class PoolOptions:
     max_workers: int = field(default_factory=machine.default_max_workers)
     engine: str = "local"
     max_pending: int | None = 100_000
+    arena_limit: int = field(default_factory=_default_arena_limit)
     grace: float = 0.2
     preload: tuple[str, ...] = ()
     initializer: Callable[..., object] | None = None
@@ -178,6 +188,9 @@ class PoolOptions:
             object.__setattr__(self, "idle_timeout", timeout)
         if self.max_pending is not None:
             whole("max_pending", self.max_pending, least=1)
+        object.__setattr__(self, "arena_limit", size("arena_limit", self.arena_limit))
+        if self.arena_limit < _LEAST_ARENA:
+            raise ValueError(f"arena_limit must be at least {_LEAST_ARENA} bytes")
         object.__setattr__(self, "grace", seconds("grace", self.grace, least=0.0))
         if isinstance(self.preload, str):
             raise TypeError(

@@ -237,6 +237,9 @@ class Pool(PoolView):
         max_pending: jobs that may be queued or running; None: any number.
         timeout: seconds from submission to result of each job; None: no limit.
         run_timeout: seconds from the start of each run; None: no limit.
+        arena_limit: bytes, or a text such as "512MiB", of shared memory for arguments
+            of 16 KiB and more, and as many for results; None: a quarter of what this
+            machine or container has.
         grace: seconds between asking a job to stop and killing its worker.
         retries: further attempts after a lost worker.
         preload: modules to import once, before the first worker is forked.
@@ -271,6 +274,7 @@ class Pool(PoolView):
         *,
         engine: str = "local",
         max_pending: int | None = 100_000,
+        arena_limit: Size | None = None,
         timeout: Seconds | None = None,
         run_timeout: Seconds | None = None,
         grace: Seconds = 0.2,
@@ -297,7 +301,11 @@ class Pool(PoolView):
         job = JobOptions().changed(
             {"timeout": timeout, "run_timeout": run_timeout, "retries": retries}
         )
-        sized = {} if max_workers is None else {"max_workers": max_workers}
+        sized: dict[str, Any] = {}
+        if max_workers is not None:
+            sized["max_workers"] = max_workers
+        if arena_limit is not None:
+            sized["arena_limit"] = arena_limit
         self._options = PoolOptions(
             engine=chosen_engine(engine),
             max_pending=max_pending,
@@ -372,6 +380,46 @@ class Pool(PoolView):
     async def aclose(self) -> None:
         """Do what `close` does, under the name that `contextlib.aclosing` calls."""
         await self.close()
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = "float64") -> Any:
+        """Return a new numpy array that jobs get without a copy.
+
+        Its content is arbitrary. It lies in memory that the workers see. They get it
+        read-only, and see what you write later: fill it, send it, and then leave it
+        alone. The first array of a size takes 0.3 ms a megabyte, as the system clears
+        its memory; later ones next to nothing.
+
+        Args:
+            shape: an int or a tuple of ints.
+            dtype: anything that `numpy.dtype` takes.
+
+        Raises:
+            PoolFull: `arena_limit` bytes are in use.
+            TypeError: the dtype holds Python objects.
+        """
+        return self._engine_now().empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any = "float64") -> Any:
+        """Return an array as `empty` does, full of zeros."""
+        return self._engine_now().empty(shape, dtype, zero=True)
+
+    async def put(self, obj: object) -> Any:
+        """Send an object once, for any number of jobs.
+
+        Args:
+            obj: anything that can be an argument. It must not change until this
+                returns.
+
+        Returns:
+            A `Ref`. Use it as an argument of jobs of this pool, alone or inside of
+            containers: they get the object, its arrays read-only. It is dropped with
+            the last reference.
+
+        Raises:
+            NotOffloadable: it cannot be sent.
+            PoolFull: it is larger than `arena_limit`.
+        """
+        return await self._engine_now().put(obj)
 
     async def resize(self, max_workers: int) -> None:
         """Change `max_workers`; running jobs are not disturbed.
@@ -503,6 +551,7 @@ _POOL_WORDS = (
     "max_workers",
     "engine",
     "max_pending",
+    "arena_limit",
     "timeout",
     "run_timeout",
     "grace",

@@ -40,6 +40,7 @@ from offloop.core.exits import Exit, ExitReason
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
 from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
+from offloop.wire import arena
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
 
@@ -102,14 +103,21 @@ class Supervisor:
         conductor: is told what happens.
         options: of the pool.
         setup: what each worker gets first: the encoded initializer, or None.
+        memory: descriptor of the file that workers read large arguments from, and bytes
+            of the file that each writes its large results to.
     """
 
     def __init__(
-        self, conductor: Conductor, options: PoolOptions, setup: bytes | None
+        self,
+        conductor: Conductor,
+        options: PoolOptions,
+        setup: bytes | None,
+        memory: tuple[int, int],
     ) -> None:
         self._conductor = conductor
         self._options = options
         self._setup = setup
+        self._requests, self._results_size = memory
         self._supervision = Supervision(recycle=options.recycle)
         self._context = make_context()
         self._loop = asyncio.get_running_loop()
@@ -153,6 +161,10 @@ class Supervisor:
         """Number of workers that are not ready yet, or that wait to be started."""
         seen = self._supervision.stats()
         return seen.starting + seen.waiting
+
+    def last_job_began(self, number: int) -> float:
+        """Return when the last job of a worker began, in monotonic seconds."""
+        return self._workers[number].page.since()
 
     def start(self, workers: int) -> None:
         """Begin to start so many workers; even for none there will be a forkserver."""
@@ -379,14 +391,15 @@ class Supervisor:
         path = f"{self._folder}/{number}"
         channel = Channel(self._context)
         channel.bind(path)
-        page = create_file()
-        worker = WorkerHandle(number, order.slot, forkserver, channel, page)
+        page, results = create_file(), arena.create_file(self._results_size)
+        worker = WorkerHandle(number, order.slot, forkserver, channel, page, results)
         worker.page.allow(order.max_jobs, order.max_rss)
         worker.page.limit_memory(self._options.memory_limit or 0)
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
-        forkserver.order((messages.FORK, number, path), page)
+        files = (page, self._requests, results)
+        forkserver.order((messages.FORK, number, path), *files)
         return worker
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:

@@ -40,6 +40,7 @@ from offloop.wire import codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
 from offloop.wire.status import StatusPage
+from offloop.workspace import Workspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,26 +72,29 @@ _OOM_SCORE = 300
 _LINGER = 5.0
 
 
-def main(number: int, address: str, page: int, setup: bytes | None) -> int:
+def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None) -> int:
     """Run a worker until it is told to stop; returns its exit code.
 
     Args:
         number: of this worker in its pool.
         address: path of the parent's socket.
-        page: descriptor of the status page file.
+        files: descriptors of the status page, of the memory with arguments, and of that
+            for results.
         setup: the encoded initializer and its arguments, or None.
     """
     _reset_signals()
     _volunteer()
     _reseed()
     _forget_main()
+    page, requests, results = files
     StatusPage.prepare_last_words(page)
     faulthandler.enable(file=page, all_threads=False)
     zmq_context = make_context()
     channel = Channel(zmq_context)
     channel.connect(address)
     try:
-        return Worker(number, channel, StatusPage(page)).run(setup)
+        workspace = Workspace(requests, results)
+        return Worker(number, channel, StatusPage(page), workspace).run(setup)
     finally:
         channel.close(linger=_LINGER)
         zmq_context.term()
@@ -100,10 +104,13 @@ def main(number: int, address: str, page: int, setup: bytes | None) -> int:
 class Worker:
     """Runs the jobs that arrive over `channel`, one after the other."""
 
-    def __init__(self, number: int, channel: Channel, page: StatusPage) -> None:
+    def __init__(
+        self, number: int, channel: Channel, page: StatusPage, workspace: Workspace
+    ) -> None:
         self._number = number
         self._channel = channel
         self._page = page
+        self._workspace = workspace
         self._functions = FunctionCache()
         #: functions that were resolved, with their names: the hot half of `_functions`
         self._resolved: dict[int, tuple[Callable[..., Any], str]] = {}
@@ -185,13 +192,13 @@ class Worker:
                 return message
         asleep_ns = time.monotonic_ns()
         message = self._channel.receive()
-        if message is None:
+        while message is None:
             _return_freed_memory()
-            self._channel.set_timeout(None)
+            self._flush()  # of large arguments, which are used no more
+            if self._workspace.trim(time.monotonic()) is None:
+                self._channel.set_timeout(None)
             message = self._channel.receive()
-            # Without a timeout, only a message ends the wait.
-            assert message is not None
-            self._channel.set_timeout(_IDLE)
+        self._channel.set_timeout(_IDLE)
         # Many jobs at a time come to a machine that has better use for its cores.
         one = message[0] == messages.JOBS and len(message[1]) == 1
         self._brisk = one and time.monotonic_ns() - asleep_ns < _BRISK_NS
@@ -201,25 +208,33 @@ class Worker:
         kind = message[0]
         if kind == messages.JOBS:
             if len(message) > 2:
-                self._take_functions(*message[2:])
+                self._take_news(*message[2:])
             calls = message[1]
             for call in calls:
                 if len(call) > 3 and call[3]:
-                    self._arrived[call[0]] = self._channel.receive_buffers(call[3])
+                    self._arrived[call[0]] = self._workspace.views(call[3])
             self._inbox.extend(calls)
         elif kind == messages.RECALL:
             self._give_back(set(message[1]))
         elif kind == messages.STOP:
             self._stopping = True
 
-    def _take_functions(
-        self, definitions: list[tuple[int, bytes]], forgotten: list[int]
+    def _take_news(
+        self,
+        definitions: list[tuple[int, bytes]],
+        forgotten: list[int],
+        puts: list[tuple[int, list[Any]]],
+        forgotten_puts: list[int],
+        freed: list[int],
     ) -> None:
         for identity, definition in definitions:
             self._functions.learn(identity, definition)
         self._functions.forget(forgotten)
         for identity in forgotten:
             self._resolved.pop(identity, None)
+        self._workspace.learn_puts(puts)
+        self._workspace.forget_puts(forgotten_puts)
+        self._workspace.give_back(freed)
 
     def _listen(self) -> None:
         """Take what has arrived without beginning anything."""
@@ -244,12 +259,13 @@ class Worker:
 
     def _flush(self) -> None:
         self._held_long = False
-        if self._results_only and not self._imported:
+        released = self._workspace.released()
+        if self._results_only and not self._imported and not released:
             if self._answers:
                 self._channel.send((messages.RESULTS, self._answers))
                 self._answers = []
             return
-        message = (messages.ANSWERS, self._answers, self._imported)
+        message = (messages.ANSWERS, self._answers, self._imported, released)
         self._channel.send(message, self._buffers)
         self._answers = []
         self._buffers = []
@@ -293,10 +309,19 @@ class Worker:
         name = ""
         payload: Any
         out: list[Any] = []
+        places: list[Any] = []
+        large: Any = ()
+        args: Any = ()
+        kwargs: Any = {}
+        value: Any = None
         try:
             function, name = self._resolved.get(call[1]) or self._resolve(call[1])
-            large = self._arrived.pop(job, ()) if len(call) > 3 else ()
-            args, kwargs = codec.decode_call(call[2], large)
+            encoded = call[2]
+            if len(call) > 3:
+                large = self._arrived.pop(job, ())
+                if encoded is None:
+                    encoded = large.pop()
+            args, kwargs = codec.decode_call(encoded, large)
             self._call = call
             self._asked = False
             self._in_job = job
@@ -305,7 +330,7 @@ class Worker:
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
             if len(call) > 3 and call[6]:
-                value: Any = [_call(function, items, {}) for items in args[0]]
+                value = [_call(function, items, {}) for items in args[0]]
             else:
                 value = function(*args, **kwargs)
                 if type(value) is CoroutineType:
@@ -315,6 +340,8 @@ class Worker:
                 self._limit.lift()
             payload, out = codec.encode_result(value, name)
             status = messages.OK
+            if out or (type(payload) is bytes and len(payload) >= codec.OUT_OF_BAND):
+                payload, places, out = self._workspace.place(payload, out)
         except JobInterrupted:
             self._in_job = 0
             return self._leave_interrupted(job)
@@ -325,13 +352,15 @@ class Worker:
                 error = self._limit.named(error, job, name)
             payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
+        # What the parent may have back is found out before it is told of the end.
+        large = args = kwargs = value = encoded = None
         ended_ns = time.monotonic_ns()
         body = payload, started_ns / 1e9
         run_time = (ended_ns - started_ns) / 1e9
-        if status == messages.OK and not out:
+        if status == messages.OK and not places:
             answer: tuple[Any, ...] = job, body, run_time
         else:
-            answer = job, body, run_time, status, len(out)
+            answer = job, body, run_time, status, places
         kept = not out and page.keep(marshal.dumps(answer, 2))
         self._answer(answer, out, ended_ns)
         return kept
@@ -379,7 +408,9 @@ class Worker:
     def _describe_job(self) -> context.JobContext:
         if self._told is None or self._told[0] is not self._call:
             attempt, deadline = self._call[4:6] or (1, None)
-            told = context.JobContext(self._in_job, attempt, deadline, self._number)
+            told = context.JobContext(
+                self._in_job, attempt, deadline, self._number, self._workspace.empty
+            )
             self._told = self._call, told
         return self._told[1]
 
@@ -412,7 +443,7 @@ class Worker:
             self._limit.lift()
         started = self._page.since()
         run_time = time.monotonic() - started
-        self._answers.append((job, (b"", started), run_time, messages.INTERRUPTED, 0))
+        self._answers.append((job, (b"", started), run_time, messages.INTERRUPTED, ()))
         self._results_only = False
         self._inbox.clear()
         self._arrived.clear()

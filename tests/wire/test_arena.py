@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 
-from offloop.wire import arena as module
+from offloop.wire import sparse_file
 from offloop.wire.arena import (
     BRIEF,
     KEEP,
@@ -215,7 +215,7 @@ def test_a_warm_range_is_left_alone_when_all_of_it_would_be_too_much():
 
 
 def test_without_holes_memory_stays_and_nothing_breaks(monkeypatch):
-    monkeypatch.setattr(module, "_MADV_REMOVE", -1)
+    monkeypatch.setattr(sparse_file, "_MADV_REMOVE", -1)
     arena = new_arena()
     filled(arena, 12 * MIB)
     block = filled(arena, 10 * MIB, b"\2")
@@ -590,3 +590,36 @@ def test_blocks_of_a_process_that_was_killed_are_used_again():
         blocks.clear()
         assert arena.used == 0
         assert arena.room(5 * MIB)
+
+
+@pytest.mark.slow
+def test_memory_of_a_dead_writer_is_given_back_but_for_what_is_looked_at():
+    arena = new_arena()
+    window = Window(arena.fileno(), arena.size)
+    blocks = [filled(arena, 3 * MIB, bytes([byte])) for byte in range(1, 6)]
+    leases = [window.lease(n, b.offset, b.size) for n, b in enumerate(blocks)]
+    kept = {1: leases[1][MIB:], 3: np.frombuffer(leases[3], "u1")}
+    leases.clear()
+    assert sorted(window.drain_released()) == [0, 2, 4]
+    assert sum(1 for _ in window.vacate()) > 3
+    assert memory(arena) == 6 * MIB
+    assert set(kept.pop(1)) == {2}
+    assert window.drain_released() == [1]
+    for _ in window.vacate():
+        assert set(kept[3][:: MIB - 1]) == {4}
+    assert memory(arena) == 3 * MIB
+    window.close()
+    assert list(window.vacate()) == []
+    assert set(kept[3]) == {4}
+
+
+def test_nothing_heavy_is_loaded_before_there_is_a_large_buffer():
+    script = "import sys, offloop.wire.arena, offloop.wire.bulk; print(*sys.modules)"
+    environment = {  # measuring coverage loads modules of its own
+        key: value for key, value in os.environ.items() if "COVERAGE" not in key
+    }
+    loaded = subprocess.check_output(
+        [sys.executable, "-c", script], text=True, env=environment
+    ).split()
+    assert "offloop.wire.window" in loaded
+    assert {"ctypes", "numpy"}.isdisjoint(loaded)

@@ -117,7 +117,7 @@ def test_descriptors_stay_with_their_messages(steps, size):
             file = None
             if step == "with a descriptor":
                 file = files.enter_context(numbered_file(number))
-            ours.send(sent[-1], file)
+            ours.send(sent[-1], *([] if file is None else [file]))
         assert got == sent
         for number, step, _ in got:
             if step == "with a descriptor":

@@ -7,13 +7,35 @@ import asyncio
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from offloop.wire import puts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from offloop.engines.call import Call
     from offloop.options import JobOptions
+    from offloop.wire.puts import Stored
 
 T = TypeVar("T")
+
+
+class Ref:
+    """An object that was put into a pool; jobs of the pool get it in its place.
+
+    Made by `Pool.put`. Use it as an argument, alone or inside of containers. The object
+    is dropped when the last reference to it has gone and no job needs it.
+    """
+
+    __slots__ = ("__weakref__", "_stored")
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return puts.reduce(self._stored)
+
+    def __repr__(self) -> str:
+        return f"<Ref {self._stored.number} to {self._stored.what}>"
 
 
 class Timings(NamedTuple):
@@ -207,6 +229,31 @@ class Engine(abc.ABC):
         Raises:
             Exception: what `submit` raises, and what the job ends with.
         """
+
+    @abc.abstractmethod
+    async def submit_in_turn(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        *,
+        many: bool = False,
+    ) -> Job[Any]:
+        """Queue a call when there is room for it, in the order of arrival.
+
+        Raises:
+            NotOffloadable: the function or an argument cannot travel.
+            PoolFull: there can never be room.
+        """
+
+    @abc.abstractmethod
+    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
+        """Return a new numpy array that can be sent without a copy, if that can be."""
+
+    @abc.abstractmethod
+    async def put(self, obj: object) -> Ref:
+        """Keep an object where all workers can read it."""
 
     @abc.abstractmethod
     async def wait_room(self) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offloop.core.job import JobRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from offloop.options import JobOptions
     from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
+    from offloop.wire.puts import Stored
 
 
 class Call(JobRecord):
@@ -23,13 +26,16 @@ class Call(JobRecord):
         "many",
         "options",
         "started_at",
+        "stored",
     )
 
     #: what is called
     function: Function
-    #: its encoded arguments, and the large ones beside them
-    arguments: Payload
-    buffers: list[bytes | bytearray]
+    #: its encoded arguments, and the large ones beside them; None: the last of those
+    arguments: Payload | None
+    buffers: Sequence[Any]
+    #: what `pool.put` has that the arguments name
+    stored: Sequence[Stored]
     #: `arguments` holds a list of argument tuples
     many: bool
     options: JobOptions

@@ -16,11 +16,12 @@ from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from offloop import context
+from offloop import arrays, context
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
+from offloop.engines.base import Ref
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.errors import JobInterrupted
-from offloop.wire import codec, failures
+from offloop.wire import codec, failures, puts
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class InlineEngine(ScheduledEngine):
         super().__init__(options, max_credit=1)
         self._cache = FunctionCache()
         self._known: set[int] = set()
+        #: objects that were put
+        self._puts = 0
         #: the `async def` job that runs now; one that was given up is not it any more
         self._task: asyncio.Task[None] | None = None
 
@@ -71,6 +74,30 @@ class InlineEngine(ScheduledEngine):
 
     async def reload(self, probe: Callable[[], object] | None) -> None:
         """Change nothing: what this process has imported stays."""
+
+    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
+        array = arrays.empty(lambda size: None, shape, dtype)
+        if zero:
+            array.fill(0)
+        return array
+
+    async def put(self, obj: object) -> Ref:
+        kind = type(obj).__qualname__
+        payload, views = codec.encode(obj, describe=f"put({kind})", slowly=True)
+        buffers = [bytes(view) for view in views]  # nobody can change these
+        self._puts += 1
+        stored = puts.Stored(self, self._puts, kind, lambda number: None)
+        stored.load = _Loaded(payload, buffers)
+        return Ref(stored)
+
+    def _encode(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        with puts.collecting(self) as call.stored:
+            return super()._encode(call, args, kwargs)
+
+    async def _wait_memory(self) -> None:
+        raise AssertionError("unreachable: memory has no limit here")
 
     def _send(self, number: int, calls: list[Call]) -> None:
         for call in calls:
@@ -111,6 +138,7 @@ class InlineEngine(ScheduledEngine):
         token = context.enter(context.JobContext(call.id, attempt, deadline, _HERE))
         try:
             function = self._resolve(call)
+            assert call.arguments is not None  # what is here is never elsewhere
             args, kwargs = codec.decode_call(call.arguments, call.buffers)
             if call.many:
                 value: Any = [function(*items) for items in args[0]]
@@ -164,3 +192,13 @@ class InlineEngine(ScheduledEngine):
         payload = failures.encode_error(error, job_id=call.id, function=name)
         now = time.monotonic()
         self._heard_error(_HERE, call.id, payload, began, now - began, now)
+
+
+class _Loaded:
+    """Returns what was put, anew at each call; it travels with each of them."""
+
+    def __init__(self, payload: bytes | bytearray, buffers: list[bytes]) -> None:
+        self._stored = payload, buffers
+
+    def __call__(self) -> Any:
+        return codec.decode(*self._stored)

@@ -19,17 +19,21 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import messages, meter
+from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
-from offloop.core.elastic import Elastic
 from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
 from offloop.engines import endings
+from offloop.engines.base import Ref
+from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
+from offloop.engines.sizing import Sizing
+from offloop.engines.transfers import Transfers
+from offloop.engines.trial import Trial
 from offloop.errors import PoolClosed, StartError
 from offloop.renewal import Renewal
 from offloop.supervisor import Supervisor
-from offloop.wire import codec, failures, status
+from offloop.wire import codec, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,8 +54,8 @@ _USED_UP = {
     meter.LIMIT: ExitReason.OUT_OF_MEMORY,
 }
 
-# Seconds after which an idle worker goes, unless the pool says otherwise.
-_IDLE_TIMEOUT = 60.0
+# Seconds between two looks at memory that is in use.
+_HOUSE = 0.25
 
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
@@ -61,18 +65,21 @@ class _Line:
     """What the conductor keeps for one worker beside its handle."""
 
     __slots__ = (
+        "exchange",
         "forgotten",
         "gone",
         "known",
-        "probe",
         "recalled",
         "recalls",
+        "trial",
         "unanswered",
         "worker",
     )
 
-    def __init__(self, worker: WorkerHandle) -> None:
+    def __init__(self, worker: WorkerHandle, exchange: Exchange) -> None:
         self.worker = worker
+        #: what the two see of each other's memory
+        self.exchange = exchange
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
         #: the process has ended: nothing is sent any more
@@ -83,8 +90,8 @@ class _Line:
         self.recalls = 0
         #: functions whose definition the worker has
         self.known: set[int] = set()
-        #: gets the answer of the job that tries the worker; None while nobody waits
-        self.probe: asyncio.Future[tuple[Any, ...]] | None = None
+        #: waits for the answer of a worker that is tried; None for one of the pool
+        self.trial: Trial | None = None
         #: functions that it may forget, to be told with the next jobs
         self.forgotten: list[int] = []
 
@@ -98,19 +105,20 @@ class LocalEngine(ScheduledEngine):
 
     def __init__(self, options: PoolOptions) -> None:
         super().__init__(options, max_credit=status.SLOTS)
-        self._supervisor = Supervisor(self, options, _encode_setup(options))
+        self._memory = Memory(options.arena_limit, options.max_workers)
+        self._supervisor = Supervisor(
+            self,
+            options,
+            _encode_setup(options),
+            (self._memory.arena.fileno(), self._memory.results_size),
+        )
+        self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
+        #: when unused memory is given back and told of; None while there is none
+        self._house_timer: asyncio.TimerHandle | None = None
         self._lines: dict[int, _Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
-        #: follows the work; None for a pool of a fixed size
-        self._elastic = _elastic_of(options)
-        self._size_timer: asyncio.TimerHandle | None = None
-        self._target = options.max_workers
-        if self._elastic is not None:
-            self._target = self._elastic.target
-        self._ready_workers = 0
-        #: those who wait for so many workers to be ready
-        self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._sizing = Sizing(options, self._scheduler, self._supervisor)
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
@@ -124,31 +132,28 @@ class LocalEngine(ScheduledEngine):
     # The engine's face
 
     def begin(self) -> None:
-        self._supervisor.start(self._target)
+        self._supervisor.start(self._sizing.target)
 
     async def started(self) -> None:
-        await self._wait_ready(min(self._target, 1))
+        await self._wait_ready(min(self._sizing.target, 1))
 
     async def ready(self) -> None:
-        await self._wait_ready(self._target)
+        await self._wait_ready(self._sizing.target)
 
     async def close(self) -> None:
         self.cancel_all()
+        if self._house_timer is not None:
+            self._house_timer.cancel()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
-        if self._size_timer is not None:
-            self._size_timer.cancel()
+        self._sizing.close()
         await self._dismiss_workers()
         self._disarm()
+        await self._transfers.close()
         await self._supervisor.close()
 
     async def resize(self, max_workers: int) -> None:
-        if self._elastic is None:
-            self._resize(max_workers)
-        else:
-            self._elastic.bound(max_workers)
-            self._resize(self._elastic.target)
-            self._mind_size()
-        await self._wait_ready(self._target)
+        self._sizing.bound(max_workers)
+        await self._wait_ready(self._sizing.target)
 
     def stats(self) -> PoolStats:
         return replace(
@@ -159,73 +164,53 @@ class LocalEngine(ScheduledEngine):
         )
 
     async def reload(self, probe: Callable[[], object] | None) -> None:
-        if probe is not None:
-            self._encode_probe(probe)  # what cannot travel is an error here
+        trial = None if probe is None else Trial(probe, self._functions)
         async with self._reloading:
-            ask = None if probe is None else partial(self._try, probe)
+            ask = None if trial is None else partial(self._try, trial)
             await Renewal(self._supervisor, ask).run()
 
-    def _encode_probe(self, probe: Callable[[], object]) -> tuple[Any, ...]:
-        named, args = self._functions.prepare(probe, ())
-        arguments, views = codec.encode_call(args, {}, named.name, applied=not named.id)
-        return named, arguments, views
-
-    async def _try(self, probe: Callable[[], object], worker: WorkerHandle) -> None:
-        """Call the probe in a worker that the scheduler does not know.
+    async def _try(self, trial: Trial, worker: WorkerHandle) -> None:
+        """Have a worker tried that the scheduler does not know.
 
         Raises:
-            Exception: what the probe raised, or why there is no answer.
+            Exception: what is wrong with it.
         """
-        named, arguments, buffers = self._encode_probe(probe)
-        job = self._scheduler.next_id()
-        call = (job, named.id, arguments, len(buffers), 1, None, False)
-        definitions = [(named.id, named.definition)] if named.id else []
         line = self._lines[worker.number]
-        line.probe = self._loop.create_future()
-        message: tuple[Any, ...] = messages.JOBS, [call], definitions, []
-        self._send_message(line, message, list(buffers))
-        answer_status, payload, answered = await line.probe
-        if answer_status != messages.OK:
-            raise failures.decode_error(payload)
-        if codec.decode(payload, answered) is False:
-            raise ValueError("it returned False")
+        line.trial = trial
+        message = trial.begin(self._scheduler.next_id(), self._loop.create_future())
+        self._send_message(line, message)
+        await trial.result()
 
-    def _heard_probe(
-        self, line: _Line, probe: asyncio.Future[Any], answer: tuple[Any, ...]
-    ) -> None:
-        line.probe = None
-        answer_status, count = answer[3:] or (messages.OK, 0)
-        buffers = line.worker.channel.receive_buffers(count) if count else ()
-        if not probe.done():  # else nobody waits any more
-            probe.set_result((answer_status, answer[1][0], buffers))
+    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
+        array = arrays.empty(self._memory.view, shape, dtype)
+        if zero:
+            array.fill(0)
+        self._mind_memory()
+        return array
+
+    async def put(self, obj: object) -> Ref:
+        stored = await self._transfers.put(self, obj)
+        self._mind_memory()
+        return Ref(stored)
 
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
-        line = self._lines[worker.number] = _Line(worker)
+        exchange = Exchange(worker.results, self._memory.results_size)
+        line = self._lines[worker.number] = _Line(worker, exchange)
         self._loop.add_reader(worker.channel.fd, self._read, line)
 
     def worker_employ(self, worker: WorkerHandle) -> None:
-        self._ready_workers += 1
         now = time.monotonic()
         self._perform(self._scheduler.worker_ready(worker.number, now))
-        self._wake_ready_waiters()
-        self._mind_size()
-
-    def _wake_ready_waiters(self) -> None:
-        for waiting in list(self._ready_waiters):
-            wanted, waiter = waiting
-            if self._ready_workers >= wanted:
-                self._ready_waiters.remove(waiting)
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._sizing.worker_ready()
 
     def worker_retire(self, worker: WorkerHandle) -> None:
         number = worker.number
         if self._scheduler.knows(number):
             self._perform(self._scheduler.worker_retiring(number, time.monotonic()))
         else:  # it stood by, and has never had a job
-            self._send_message(self._lines[number], (messages.STOP,), [])
+            self._send_message(self._lines[number], (messages.STOP,))
 
     def worker_ended(self, worker: WorkerHandle) -> None:
         line = self._lines[worker.number]
@@ -250,23 +235,25 @@ class LocalEngine(ScheduledEngine):
             now = time.monotonic()
             detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
-            self._ready_workers -= 1
-        elif line.probe is not None and not line.probe.done():
-            line.probe.set_exception(StartError(f"its worker {exit}"))
+            self._sizing.worker_gone()
+        elif line.trial is not None:
+            line.trial.ended(exit)
         del self._lines[number]
+        self._transfers.let_go(line.exchange.close)
+        self._transfers.memory_freed()
         self._recalling.discard(line)
-        if self._gave_up is not None and not self._ready_workers:
+        if self._gave_up is not None and not self._sizing.ready:
             self._fail(self._gave_up)
         self._arm()
-        self._mind_size()
+        self._sizing.mind()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
             self._all_gone.set_result(None)
         return blamed
 
     def gave_up(self, error: StartError) -> None:
         self._gave_up = error
-        self._fail_ready_waiters(error)
-        if not self._ready_workers:
+        self._sizing.stop_waiting(error)
+        if not self._sizing.ready:
             self._fail(error)
 
     def _fail(self, error: StartError) -> None:
@@ -275,56 +262,10 @@ class LocalEngine(ScheduledEngine):
         self._stop_waiting(error)
         self._perform(self._scheduler.abandon_all(error, time.monotonic()))
 
-    # Size
-
     def _release(self, now: float) -> None:
         super()._release(now)
-        if self._elastic is not None and self._scheduler.waiting:
-            self._mind_size()
-
-    def _mind_size(self) -> None:
-        """See to it that the size is looked at, if it can change at all."""
-        elastic = self._elastic
-        if elastic is None or self._all_gone is not None:
-            return
-        waiting = self._scheduler.waiting
-        nobody = not elastic.target  # then jobs cannot wait
-        if waiting and nobody and elastic.jobs_waited(waiting, 0.0, 0):
-            self._resize(elastic.target)
-        if self._size_timer is not None and waiting == 0:
-            return  # an earlier look would find nothing
-        delay = elastic.next_look(waiting)
-        if delay is None:
-            return
-        when = self._loop.time() + delay
-        if self._size_timer is None or self._size_timer.when() > when:
-            if self._size_timer is not None:
-                self._size_timer.cancel()
-            self._size_timer = self._loop.call_at(when, self._look_at_size)
-
-    def _look_at_size(self) -> None:
-        self._size_timer = None
-        elastic, scheduler = self._elastic, self._scheduler
-        assert elastic is not None
-        now = time.monotonic()
-        longest = scheduler.longest_wait(now)
-        if elastic.jobs_waited(scheduler.waiting, longest, self._supervisor.starting):
-            self._resize(elastic.target)
-        numbers = scheduler.idle_workers()
-        idle = {number: self._lines[number].worker.page.since() for number in numbers}
-        spare = elastic.workers_idled(idle, now)
-        if spare:
-            self._resize(elastic.target, spare)
-        self._mind_size()
-
-    def _resize(self, workers: int, first: Sequence[int] = ()) -> None:
-        """Want so many workers; who waits for more waits for those now."""
-        self._target = workers
-        self._supervisor.scale(workers, first)
-        self._ready_waiters = [
-            (min(wanted, workers), waiter) for wanted, waiter in self._ready_waiters
-        ]
-        self._wake_ready_waiters()
+        if self._sizing.is_elastic and self._scheduler.waiting:
+            self._sizing.mind()
 
     # Receiving
 
@@ -350,12 +291,16 @@ class LocalEngine(ScheduledEngine):
 
     def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if line.probe is not None and kind in (messages.RESULTS, messages.ANSWERS):
-            self._heard_probe(line, line.probe, *message[1])
+        if line.trial is not None and kind in (messages.RESULTS, messages.ANSWERS):
+            line.trial.answered(message[1])
         elif kind == messages.RESULTS:
             self._heard_results(line, message[1])
         elif kind == messages.ANSWERS:
+            if message[3]:
+                line.exchange.released(message[3])
             self._heard_answers(line, message[1])
+            if message[3]:
+                self._transfers.memory_freed()
             for module in message[2]:
                 self._supervisor.learn(module)
         elif kind == messages.RETURNED:
@@ -397,13 +342,9 @@ class LocalEngine(ScheduledEngine):
         now = time.monotonic()
         finished: list[tuple[Any, ...]] = []
         for answer in answers:
-            status, count = answer[3:] or (messages.OK, 0)
+            status, places = answer[3:] or (messages.OK, ())
             if status == messages.OK:
-                if count:
-                    job, body, run_time = answer[:3]
-                    buffers = worker.channel.receive_buffers(count)
-                    answer = job, (*body, buffers), run_time
-                finished.append(answer)
+                finished.append(self._received(line, answer, places))
                 continue
             if finished:  # facts are told in the order in which they happened
                 self._perform(self._scheduler.jobs_finished(number, finished, now))
@@ -415,6 +356,20 @@ class LocalEngine(ScheduledEngine):
                 self._heard_interrupted(worker, job, now)
         if finished:
             self._perform(self._scheduler.jobs_finished(number, finished, now))
+
+    def _received(
+        self, line: _Line, answer: tuple[Any, ...], places: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """Return a result with the buffers that lie at `places`."""
+        if not places:
+            return answer
+        frames = line.worker.channel.receive_buffers(places.count(None))
+        buffers = line.exchange.see(places, frames)
+        self._mind_memory()
+        job, (payload, started), run_time = answer[:3]
+        if payload is None:
+            payload = buffers.pop()
+        return job, (payload, started, buffers), run_time
 
     def _answered(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
         line.unanswered -= len(answers)
@@ -443,6 +398,7 @@ class LocalEngine(ScheduledEngine):
         page = line.worker.page
         for kept in page.kept():
             answer = marshal.loads(kept)
+            # What travelled as frames was not kept.
             if self._scheduler.held(number, answer[0]) is not None:
                 self._heard_answers(line, [answer])
         return page.running()
@@ -452,7 +408,7 @@ class LocalEngine(ScheduledEngine):
     def _send(self, number: int, calls: list[Call]) -> None:
         line = self._lines[number]
         rows: list[tuple[Any, ...]] = []
-        buffers: list[Any] = []
+        puts: list[Any] = []
         definitions: list[tuple[int, bytes]] = []
         known = line.known
         for call in calls:
@@ -462,21 +418,34 @@ class LocalEngine(ScheduledEngine):
             if identity not in known and identity:
                 known.add(identity)
                 definitions.append((identity, function.definition))
+            if call.stored:
+                puts += line.exchange.introduce(call.stored)
             if call.buffers or call.attempts or call.many or call.deadline != inf:
-                buffers += call.buffers
-                rows.append(_full_row(call))
+                rows.append(_full_row(call, line.exchange))
             else:
                 rows.append((call.id, identity, call.arguments))
         line.unanswered += len(rows)
         forgotten = self._functions.drain_forgotten()
         if forgotten:
             self._forget(forgotten)
-        if definitions or line.forgotten:
-            message = (messages.JOBS, rows, definitions, line.forgotten)
-            self._send_message(line, message, buffers)
-            line.forgotten = []
-        else:
-            self._send_message(line, (messages.JOBS, rows), buffers)
+        self._send_rows(line, rows, definitions, puts)
+
+    def _send_rows(
+        self,
+        line: _Line,
+        rows: list[tuple[Any, ...]],
+        definitions: list[tuple[int, bytes]],
+        puts: list[Any],
+    ) -> None:
+        """Send jobs, and what else there is to tell; nothing if there is nothing."""
+        exchange = line.exchange
+        freed = exchange.given_back()
+        if definitions or line.forgotten or puts or freed or exchange.forgotten:
+            news = (definitions, line.forgotten, puts, exchange.forgotten, freed)
+            self._send_message(line, (messages.JOBS, rows, *news))
+            line.forgotten, exchange.forgotten = [], []
+        elif rows:
+            self._send_message(line, (messages.JOBS, rows))
 
     def _perform_rare(self, command: Command) -> None:
         match command:
@@ -489,7 +458,7 @@ class LocalEngine(ScheduledEngine):
             case KillWorker(worker=number, why=why, reason=reason):
                 self._supervisor.kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
-                self._send_message(self._lines[number], (messages.STOP,), [])
+                self._send_message(self._lines[number], (messages.STOP,))
 
     def _recall(self, line: _Line, jobs: list[int]) -> None:
         """Ask jobs back with the next flush: many cancellations become one message."""
@@ -497,6 +466,68 @@ class LocalEngine(ScheduledEngine):
         if not self._recalling:
             self._loop.call_soon(self._send_recalls)
         self._recalling.add(line)
+
+    # Large arguments and results
+
+    def _encode(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        later = self._transfers.encode(self, call, args, kwargs)
+        if call.buffers or later:
+            self._mind_memory()
+        return later
+
+    def _loaded(self, call: Call) -> None:
+        """Let the scheduler have a call whose arguments took a while."""
+        if self._failure is not None:
+            call.handle.set_exception(self._failure)
+        else:
+            self._enter(call, time.monotonic())
+
+    def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
+        if not self._transfers.decode(call, payload, buffers):
+            super()._deliver(call, payload, buffers)
+
+    def _idle(self) -> bool:
+        return super()._idle() and not self._transfers.busy
+
+    def _has_room(self) -> bool:
+        loading = len(self._transfers.loading)
+        limit = self._options.max_pending
+        if not loading or limit is None:
+            return self._scheduler.has_room
+        return self._scheduler.pending + loading < limit
+
+    def _cancel(self, job: int) -> None:
+        if not self._transfers.cancel(job):
+            super()._cancel(job)
+
+    def cancel_all(self) -> None:
+        self._transfers.cancel_all()
+        super().cancel_all()
+
+    async def _wait_memory(self) -> None:
+        await self._transfers.memory_change()
+
+    def _mind_memory(self) -> None:
+        """See to it that memory goes back when nobody uses it."""
+        if self._house_timer is None:
+            self._house_timer = self._loop.call_later(_HOUSE, self._keep_house)
+
+    def _keep_house(self) -> None:
+        self._house_timer = None
+        now = time.monotonic()
+        due = self._memory.arena.trim(now)
+        dropped = self._transfers.drain_dropped()
+        looked_at = False
+        for line in self._lines.values():
+            line.exchange.forget(dropped)
+            self._send_rows(line, [], [], [])
+            looked_at = looked_at or line.exchange.seen > 0
+        self._transfers.memory_freed()
+        if due is not None or looked_at or self._transfers.keeps:
+            delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
+            self._house_timer = self._loop.call_later(delay, self._keep_house)
 
     # Sending
 
@@ -507,13 +538,11 @@ class LocalEngine(ScheduledEngine):
             line.known -= gone
             line.forgotten.extend(gone)
 
-    def _send_message(
-        self, line: _Line, message: tuple[Any, ...], buffers: list[Any]
-    ) -> None:
+    def _send_message(self, line: _Line, message: tuple[Any, ...]) -> None:
         if line.gone:  # its jobs go back to the queue in a moment
             return
         channel = line.worker.channel
-        channel.send(message, buffers)
+        channel.send(message)
         # Sending may swallow the edge that tells of something to read.
         if channel.wants_reading():
             self._loop.call_soon(self._read_again, line)
@@ -524,7 +553,7 @@ class LocalEngine(ScheduledEngine):
             worker = line.worker
             line.recalls += 1
             worker.page.ask_attention(True)
-            self._send_message(line, (messages.RECALL, line.recalled), [])
+            self._send_message(line, (messages.RECALL, line.recalled))
             worker.send_signal(messages.WAKE_SIGNAL)
             line.recalled = []
 
@@ -533,23 +562,14 @@ class LocalEngine(ScheduledEngine):
     async def _wait_ready(self, wanted: int) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._ready_workers < wanted:
-            if self._gave_up is not None:
-                raise self._gave_up
-            waiter = self._loop.create_future()
-            self._ready_waiters.append((wanted, waiter))
-            await waiter
+        if self._sizing.ready < wanted and self._gave_up is not None:
+            raise self._gave_up
+        await self._sizing.wait_ready(wanted)
 
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for workers or for room fail with `error`."""
         super()._stop_waiting(error)
-        self._fail_ready_waiters(error)
-
-    def _fail_ready_waiters(self, error: Exception) -> None:
-        for _, waiter in self._ready_waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-        self._ready_waiters.clear()
+        self._sizing.stop_waiting(error)
 
     async def _dismiss_workers(self) -> None:
         """Send all workers away, and wait until they are gone."""
@@ -563,21 +583,11 @@ class LocalEngine(ScheduledEngine):
             await asyncio.wait([self._all_gone], timeout=limit)
 
 
-def _elastic_of(options: PoolOptions) -> Elastic | None:
-    """Return what decides about the pool's size, None if that is fixed."""
-    if not options.is_elastic:
-        return None
-    return Elastic(
-        options.min_workers or 0,
-        options.max_workers,
-        _IDLE_TIMEOUT if options.idle_timeout is None else options.idle_timeout,
-    )
-
-
-def _full_row(call: Call) -> tuple[Any, ...]:
+def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
+    retriable = call.retries > 0
+    places = [exchange.lend(large, retriable) for large in call.buffers]
     deadline = None if call.deadline == inf else call.deadline
-    attempt = call.attempts + 1
-    more = (len(call.buffers), attempt, deadline, call.many)
+    more = (places, call.attempts + 1, deadline, call.many)
     return (call.id, call.function.id, call.arguments, *more)
 
 
@@ -586,8 +596,5 @@ def _encode_setup(options: PoolOptions) -> bytes | None:
     if options.initializer is None:
         return None
     what = (options.initializer, options.initargs)
-    payload, buffers = codec.encode(
-        what, describe="initializer and initargs", in_band=True
-    )
-    assert not buffers
-    return payload
+    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
+    return bytes(payload)

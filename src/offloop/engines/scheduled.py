@@ -32,7 +32,7 @@ from offloop.wire import codec, failures
 from offloop.wire.functions import FunctionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from offloop.core.commands import Command
     from offloop.options import JobOptions, PoolOptions
@@ -70,6 +70,8 @@ class ScheduledEngine(Engine):
         self._timer: asyncio.TimerHandle | None = None
         #: when `_timer` fires; inf while there is none
         self._timer_at = inf
+        #: held by the one whose turn it is to wait for room
+        self._turn = asyncio.Lock()
         #: those who wait for room, in the order in which they came
         self._room_waiters: deque[asyncio.Future[None]] = deque()
         self._drain_waiters: list[asyncio.Future[None]] = []
@@ -100,6 +102,20 @@ class ScheduledEngine(Engine):
         self._queue(function, args, kwargs, options, job, many)
         return job
 
+    async def submit_in_turn(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        *,
+        many: bool = False,
+    ) -> Job[Any]:
+        job: Job[Any] = Job(loop=self._loop)
+        job._engine = self
+        await self._queue_in_turn(function, args, kwargs, options, job, many)
+        return job
+
     async def run(
         self,
         function: Callable[..., Any],
@@ -113,11 +129,11 @@ class ScheduledEngine(Engine):
         future = self._loop.create_future()
         try:
             call = self._queue(function, args, kwargs, options, future, False)
-        except PoolFull:
-            if options.on_full != "wait":
+        except PoolFull as full:
+            if options.on_full != "wait" or full.never:
                 raise
-            await self.wait_room()
-            call = self._queue(function, args, kwargs, options, future, False)
+            wanted = (function, args, kwargs, options, future, False)
+            call = await self._queue_in_turn(*wanted)
         try:
             return await future
         except asyncio.CancelledError:
@@ -138,7 +154,7 @@ class ScheduledEngine(Engine):
             raise self._failure
         scheduler = self._scheduler
         now = time.monotonic()
-        if not scheduler.has_room:
+        if not self._has_room():
             scheduler.check_room(now)
         named, args = self._functions.prepare(function, args)
         if named.kind == "generator":
@@ -146,11 +162,6 @@ class ScheduledEngine(Engine):
                 f"{named.name} is a generator function: its results come one by one, "
                 "which submit, run and map cannot deliver; return a list instead"
             )
-        arguments, views = codec.encode_call(
-            args, kwargs, named.name, applied=not named.id
-        )
-        # Views on the caller's objects, which may change from now on.
-        buffers = [_snapshot(view) for view in views] if views else []
         if named.extra is None:
             named.extra = RunTime()
         call = Call(
@@ -164,15 +175,42 @@ class ScheduledEngine(Engine):
             options.on_cancel,
         )
         call.function = named
-        call.arguments = arguments
-        call.buffers = buffers
+        call.buffers = call.stored = ()
         call.many = many
         call.options = options
         call.started_at = 0.0
         call.last_worker = None
         if type(future) is Job:
             future._call = call
-        scheduler.job_held(call, now)
+        if not self._encode(call, args, kwargs):
+            self._enter(call, now)
+        return call
+
+    def _encode(
+        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        """Encode a call; True if it enters later, because that takes a while.
+
+        Raises:
+            NotOffloadable: the arguments cannot travel.
+            PoolFull: there is no room for them.
+        """
+        named = call.function
+        call.arguments, views = codec.encode_call(
+            args,
+            kwargs,
+            named.name,
+            applied=not named.id,
+            many=call.many,
+            slowly=True,
+        )
+        # Views on the caller's objects, which may change from now on.
+        call.buffers = [_snapshot(view) for view in views] if views else ()
+        return False
+
+    def _enter(self, call: Call, now: float) -> None:
+        """Let the scheduler have an encoded call."""
+        self._scheduler.job_held(call, now)
         if self._alone:
             self._alone = False
             self._release(now)
@@ -182,7 +220,22 @@ class ScheduledEngine(Engine):
                 self._loop.call_soon(self._turn_ended)
             elif self._held == _FULL:
                 self._release(now)
-        return call
+
+    async def _queue_in_turn(self, *job: Any) -> Call:
+        """Queue a call when there is room for it, in the order of arrival."""
+        async with self._turn:
+            while True:
+                await self.wait_room()
+                try:
+                    return self._queue(*job)
+                except PoolFull as full:
+                    if full.never:
+                        raise
+                    await self._wait_memory()
+
+    @abc.abstractmethod
+    async def _wait_memory(self) -> None:
+        """Wait until there may be room for what did not fit."""
 
     def _turn_ended(self) -> None:
         if self._held:
@@ -196,7 +249,7 @@ class ScheduledEngine(Engine):
 
     async def wait_room(self) -> None:
         # Whoever waits already comes first, even if there is room at this moment.
-        while self._room_waiters or not self._scheduler.has_room:
+        while self._room_waiters or not self._has_room():
             waiter = self._loop.create_future()
             self._room_waiters.append(waiter)
             try:
@@ -208,21 +261,30 @@ class ScheduledEngine(Engine):
             finally:
                 if waiter in self._room_waiters:
                     self._room_waiters.remove(waiter)
-            if self._scheduler.has_room:
+            if self._has_room():
                 return
 
     def cancel(self, job: Job[Any]) -> None:
         self._cancel(job.id)
 
     def _cancel(self, job: int) -> None:
+        """Stop a job that nobody waits for any more."""
         self._perform(self._scheduler.job_cancelled(job, time.monotonic()))
         self._arm()
 
     async def drain(self) -> None:
-        if not self._scheduler.idle:
+        if not self._idle():
             waiter = self._loop.create_future()
             self._drain_waiters.append(waiter)
             await waiter
+
+    def _has_room(self) -> bool:
+        """Tell whether one more job would be accepted."""
+        return self._scheduler.has_room
+
+    def _idle(self) -> bool:
+        """Tell whether no job is pending, wherever it is."""
+        return self._scheduler.idle
 
     def cancel_all(self) -> None:
         self._perform(self._scheduler.cancel_all(time.monotonic()))
@@ -290,23 +352,29 @@ class ScheduledEngine(Engine):
         for call, detail in results:
             payload = detail[0]
             call.started_at = detail[1]
+            if call.buffers or call.stored:
+                call.buffers = call.stored = ()
             future = call.handle
             if future.done():
                 continue
-            if isinstance(payload, tuple):  # as `codec.decode` does
+            if type(payload) is tuple:  # as `codec.decode` does
                 future.set_result(payload[0])
-                continue
-            buffers = detail[2] if len(detail) > 2 else ()
-            try:
-                value = codec.decode(payload, buffers)
-            except Exception as error:
-                future.set_exception(endings.undecodable(call, error))
             else:
-                future.set_result(value)
+                self._deliver(call, payload, detail[2] if len(detail) > 2 else ())
         self._jobs_ended(len(results))
+
+    def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
+        """Decode a result for its future."""
+        try:
+            value = codec.decode(payload, buffers)
+        except Exception as error:
+            call.handle.set_exception(endings.undecodable(call, error))
+        else:
+            call.handle.set_result(value)
 
     def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
         """Give the future of a job without a result its one ending."""
+        call.buffers = call.stored = ()
         future = call.handle
         if not future.done():
             if ending is Ending.CANCELLED:
@@ -317,10 +385,10 @@ class ScheduledEngine(Engine):
 
     def _jobs_ended(self, count: int) -> None:
         """Wake those who wait for room, or for the last job to end."""
-        if self._room_waiters and self._scheduler.has_room:
+        if self._room_waiters and self._has_room():
             for _ in range(count):
                 self._wake_room_waiter()
-        if self._drain_waiters and self._scheduler.idle:
+        if self._drain_waiters and self._idle():
             for waiter in self._drain_waiters:
                 if not waiter.done():
                     waiter.set_result(None)

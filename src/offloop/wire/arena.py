@@ -22,15 +22,15 @@ reader's end is in `window`, the file in `sparse_file`, and the books of what is
 
 from __future__ import annotations
 
-import contextlib
 import mmap
+import os
 import weakref
 from bisect import bisect_right, insort
 from collections import deque
 
 from offloop.wire.pointers import Held
 from offloop.wire.space import SMALLEST, Space, class_size, whole_pages
-from offloop.wire.sparse_file import SparseFile, create_file
+from offloop.wire.sparse_file import SparseFile, create_file, punch
 from offloop.wire.warm import WarmRanges
 from offloop.wire.window import Window, expose
 
@@ -45,7 +45,15 @@ if TYPE_CHECKING:
     #: a part that came back, and by how much that lessens what is in use
     Returned: TypeAlias = tuple[Part, int]
 
-__all__ = ["Arena", "ArenaFull", "Block", "Window", "create_file", "file_size"]
+__all__ = [
+    "Arena",
+    "ArenaFull",
+    "Block",
+    "Window",
+    "create_file",
+    "file_size",
+    "limit_of",
+]
 
 #: bytes that are copied at once; then others may have their turn
 SLICE = 1024 * 1024
@@ -60,13 +68,18 @@ _TRIM_COST = 64 * 1024
 #: the file is so many times as long as the limit, against fragmentation
 _SPARSE = 4
 
-#: punches a hole; where that is missing, the kernel refuses the number
-_MADV_REMOVE = getattr(mmap, "MADV_REMOVE", -1)
-
 
 def file_size(limit: int) -> int:
     """Return how long the file of an arena is that may hold `limit` bytes."""
     return _SPARSE * max(class_size(limit), SMALLEST)
+
+
+def limit_of(descriptor: int) -> int:
+    """Return the limit of an arena in a file that was made with `file_size(limit)`.
+
+    Rounded up to the class of sizes that the limit belongs to.
+    """
+    return os.fstat(descriptor).st_size // _SPARSE
 
 
 class ArenaFull(Exception):
@@ -137,7 +150,8 @@ class Arena:
         descriptor: of a file of `file_size(limit)` bytes; owned by this object from now
             on, and closed by it.
         limit: bytes of memory that blocks may take, those included that are kept warm
-            for the next ones.
+            for the next ones. (Where no holes can be punched, only blocks in use count:
+            what is given back stays until it is used again.)
 
     Raises:
         ValueError: not even the smallest block fits into the limit.
@@ -244,7 +258,7 @@ class Arena:
             if left <= 0:
                 return now + PAUSE
             offset, size, backed = warm.cut(left)
-            self._punch(offset, backed)
+            punch(self._mapping, offset, backed)
             self._space.give(offset, size)
             left -= max(backed, _TRIM_COST)
         return warm.first_seen() + KEEP if warm else None
@@ -255,6 +269,8 @@ class Arena:
         The memory goes with the last view, on whichever side.
         """
         self._file = None
+        # The mapping has a descriptor of its own: from now on it belongs to the views.
+        self._mapping = mmap.mmap(-1, 1)
 
     # ---- content ---------------------------------------------------------------------
 
@@ -412,16 +428,10 @@ class Arena:
         while debts:
             offset, size, backed = debts[-1]
             for begin in range(0, backed, SLICE):
-                self._punch(offset + begin, min(SLICE, backed - begin))
+                punch(self._mapping, offset + begin, min(SLICE, backed - begin))
                 yield 0
             debts.pop()
             self._returned.append(((offset, size, 0), 0))
-
-    def _punch(self, offset: int, size: int) -> None:
-        # Not every system can. Then the memory stays until the range is used again, and
-        # the limit holds for the blocks in use only.
-        with contextlib.suppress(OSError):
-            self._mapping.madvise(_MADV_REMOVE, offset, size)
 
     def _fill_warm(self, offset: int, source: memoryview) -> Iterator[int]:
         size = len(source)

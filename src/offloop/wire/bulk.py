@@ -28,7 +28,7 @@ from __future__ import annotations
 import pickle
 import time
 
-from offloop.wire.pointers import new_ascii, text_bytes
+from offloop.wire.pointers import copy, new_ascii, text_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,9 +212,10 @@ class _Source:
 
 
 def _copy(target: memoryview, source: memoryview) -> None:
-    for begin in range(0, len(source), SLICE):
-        target[begin : begin + SLICE] = source[begin : begin + SLICE]
-        _pause()
+    if len(source) > SLICE:
+        copy(target, source)
+    else:
+        target[:] = source
 
 
 def _pause() -> None:

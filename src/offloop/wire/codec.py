@@ -21,6 +21,7 @@ from __future__ import annotations
 import pickle
 
 from offloop.errors import NotOffloadable, ResultNotEncodable
+from offloop.wire import bulk, pointers
 from offloop.wire.by_value import MAIN, dumps_by_value
 from offloop.wire.by_value import in_band as dumps_in_band
 from offloop.wire.failures import decode_error, encode_error
@@ -32,10 +33,11 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
     #: what the envelope carries: a pickle, or plain values as they are
-    Payload: TypeAlias = bytes | tuple[Any, ...]
+    Payload: TypeAlias = bytes | bytearray | tuple[Any, ...]
     Keep: TypeAlias = Callable[[pickle.PickleBuffer], bool]
 
 __all__ = [
+    "Bulky",
     "OUT_OF_BAND",
     "encode",
     "decode",
@@ -49,12 +51,19 @@ __all__ = [
 #: bytes from which a buffer travels beside the payload instead of inside it
 OUT_OF_BAND = 16 * 1024
 
+#: bytes that a pickle may have which is made on the event loop
+_AT_ONCE = 64 * 1024
+#: bytes from which a copy is made with the GIL released
+_LONG_COPY = 1024 * 1024
+#: containers of so many plain values are pickled without a second thought
+_FEW = 16
+
 _HINT = (
     "Locks, sockets, open files, generators and database sessions belong to one "
     "process: make them inside the job, or once per worker in `initializer`."
 )
 
-_BULKY = frozenset({bytes, bytearray, memoryview})
+_LIFTED = frozenset({bytes, bytearray, memoryview, str})
 #: types whose values may be plain; str and bytes only when they are short
 _PLAIN = frozenset({int, float, bool, type(None), str, bytes})
 _SIZED = frozenset({str, bytes})
@@ -62,18 +71,23 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 
 
+class Bulky(Exception):
+    """It takes too long to be pickled on an event loop: use a thread, and `slowly`."""
+
+
 # ---- calls and results ---------------------------------------------------------------
 
 
 def encode(
-    obj: object, *, describe: str, in_band: bool = False
-) -> tuple[bytes, list[Buffer]]:
+    obj: object, *, describe: str, in_band: bool = False, slowly: bool = False
+) -> tuple[bytes | bytearray, list[Buffer]]:
     """Turn one object into a payload and its large buffers.
 
     Args:
         obj: anything that pickle or cloudpickle takes.
         describe: what it belongs to, for the message of an error.
         in_band: put everything into the payload, however large.
+        slowly: let other threads in again and again.
 
     Returns:
         The payload, and the buffers that `decode` must be given in the same order.
@@ -81,11 +95,16 @@ def encode(
 
     Raises:
         NotOffloadable: it cannot travel; the reason is the ``__cause__``.
+        Bulky: it must be encoded `slowly`.
     """
     try:
         if in_band:
             return dumps_in_band(obj, shared=True), []
-        return _dump(_lift(obj))
+        lifted = _contiguous(_lift(obj)) if slowly else _lift(obj)
+        quick = not slowly and _is_quick(lifted)
+        return _dump(lifted, slowly=slowly, at_once=quick)
+    except Bulky:
+        raise
     except Exception as error:
         raise NotOffloadable(_refusal(describe, "it", obj, error)) from error
 
@@ -108,6 +127,8 @@ def encode_call(
     describe: str,
     *,
     applied: bool = False,
+    many: bool = False,
+    slowly: bool = False,
 ) -> tuple[Payload, list[Buffer]]:
     """Turn the arguments of a call into a payload and its large buffers.
 
@@ -116,24 +137,35 @@ def encode_call(
         kwargs: keyword arguments.
         describe: the call, for the message of an error ("app.thumbnail(...)").
         applied: `args[0]` is the callable itself, not an argument of the user.
+        many: the last argument is a list of argument tuples.
+        slowly: in a thread, let other threads in again and again.
 
     Returns:
         What `decode_call` must be given.
 
     Raises:
         NotOffloadable: names the argument that cannot travel, and why.
+        Bulky: it must be encoded `slowly`.
     """
     if not kwargs and _are_plain(args):
         return args, []
     carried, named = args, kwargs
     for value in args:
-        if type(value) in _BULKY:
+        if type(value) in _LIFTED:
             carried = tuple(map(_lift, args))
             break
+    if many:
+        carried = *args[:-1], [tuple(map(_lift, items)) for items in args[-1]]
     if kwargs:
         named = {name: _lift(value) for name, value in kwargs.items()}
+    if slowly:
+        carried = tuple(map(_contiguous, carried))
+        named = {name: _contiguous(value) for name, value in named.items()}
+    quick = not slowly and all(map(_is_quick, (*carried, *named.values())))
     try:
-        return _dump((carried, named))
+        return _dump((carried, named), slowly=slowly, at_once=quick)
+    except Bulky:
+        raise
     except Exception as error:
         message, cause = _blame_argument(args, kwargs, describe, error, applied)
         raise NotOffloadable(message) from cause
@@ -165,7 +197,7 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
         raise ResultNotEncodable(message, function=describe) from error
 
 
-def _are_plain(values: tuple[Any, ...]) -> bool:
+def _are_plain(values: Sequence[Any]) -> bool:
     for value in values:
         kind = type(value)
         if kind not in _PLAIN or (kind in _SIZED and len(value) >= OUT_OF_BAND):
@@ -173,32 +205,64 @@ def _are_plain(values: tuple[Any, ...]) -> bool:
     return True
 
 
-def _dump(obj: object, *, shared: bool = True) -> tuple[bytes, list[Buffer]]:
+def _is_quick(value: Any) -> bool:
+    """Tell whether pickling takes a moment only, as far as a look can tell.
+
+    What carries its bytes in a buffer is quick at any size.
+    """
+    kind = type(value)
+    if kind in _PLAIN or kind in _STANDINS:
+        return True
+    if kind.__module__ == "numpy":
+        flags = getattr(value, "flags", None)
+        if flags is None or value.nbytes < OUT_OF_BAND:
+            return True
+        return flags.forc and not value.dtype.hasobject
+    return kind in (list, tuple) and len(value) <= _FEW and _are_plain(value)
+
+
+def _dump(
+    obj: object, *, shared: bool = True, slowly: bool = False, at_once: bool = True
+) -> tuple[bytes | bytearray, list[Buffer]]:
     """Pickle with the C pickler if that is enough, by value if not."""
     held: list[Any] = []
+    payload: bytes | bytearray | None
     try:
-        payload = _dumps(obj, 5, buffer_callback=held.append)
-        if MAIN not in payload:
-            return (payload, held) if not held else _sift(obj, payload, held)
+        if at_once:
+            payload = _dumps(obj, 5, buffer_callback=held.append)
+        elif slowly:
+            payload = bulk.dump_slowly(obj, held.append)
+        else:
+            payload = bulk.probe(obj, _AT_ONCE, held.append)
+            if payload is None:
+                raise Bulky
+        by_value = bulk.contains(payload, MAIN) if slowly else MAIN in payload
+        if not by_value:
+            raws = [buffer.raw() for buffer in held]
+            if all(len(raw) >= OUT_OF_BAND for raw in raws):
+                return payload, raws
+            return _sift(obj, slowly)
+    except Bulky:
+        raise
     except Exception:
         held.clear()
     buffers: list[Buffer] = []
     return dumps_by_value(obj, _keeper(buffers), shared=shared), buffers
 
 
-def _sift(
-    obj: object, payload: bytes, held: list[pickle.PickleBuffer]
-) -> tuple[bytes, list[Buffer]]:
-    """Pickle once more, with the small buffers in band, if there are any.
+def _sift(obj: object, slowly: bool) -> tuple[bytes | bytearray, list[Buffer]]:
+    """Pickle once more, with the small buffers in band.
 
     A callback in Python at the first try would cost every call a tenth of a
     microsecond, for the sake of the few that carry small arrays.
     """
-    raws: list[Buffer] = [buffer.raw() for buffer in held]
-    if all(len(raw) >= OUT_OF_BAND for raw in raws):
-        return payload, raws
     buffers: list[Buffer] = []
-    return _dumps(obj, 5, buffer_callback=_keeper(buffers)), buffers
+    dump = bulk.dump_slowly if slowly else _dump_protocol
+    return dump(obj, _keeper(buffers)), buffers
+
+
+def _dump_protocol(obj: object, keep: Keep) -> bytes:
+    return _dumps(obj, 5, buffer_callback=keep)
 
 
 def _keeper(buffers: list[Buffer]) -> Keep:
@@ -224,7 +288,29 @@ class _Block:
         self.value = value
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        return type(self.value), (pickle.PickleBuffer(self.value),)
+        mutable = type(self.value) is bytearray
+        return _make_block, (pickle.PickleBuffer(self.value), mutable)
+
+
+def _make_block(buffer: Buffer, mutable: bool) -> bytes | bytearray:
+    kind = bytearray if mutable else bytes
+    if memoryview(buffer).nbytes < _LONG_COPY:
+        return kind(buffer)
+    return pointers.copied(buffer, kind)
+
+
+class _Text:
+    """Stands for a large str, whose characters go as a buffer."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        text = self.value
+        buffer = pickle.PickleBuffer(bulk.text_buffer(text))
+        return bulk.read_text, (buffer, text.isascii())
 
 
 class _View:
@@ -262,9 +348,23 @@ def _lift(value: Any) -> Any:
     kind = type(value)
     if kind is memoryview:
         return _View(value)
-    if kind in _BULKY and len(value) >= OUT_OF_BAND:
-        return _Block(value)
+    if kind in _LIFTED and len(value) >= OUT_OF_BAND:
+        return _Text(value) if kind is str else _Block(value)
     return value
+
+
+def _contiguous(value: Any) -> Any:
+    """Return an array whose bytes are in a row; copying releases the GIL.
+
+    Pickle does it as well, but within the payload, and holds the GIL.
+    """
+    kind = type(value)
+    if kind.__module__ != "numpy" or kind.__name__ != "ndarray":
+        return value
+    return value if value.flags.forc or value.dtype.hasobject else value.copy()
+
+
+_STANDINS = frozenset({_Block, _Text, _View})
 
 
 # ---- why something cannot travel -----------------------------------------------------

@@ -38,8 +38,8 @@ class Lifeline:
         self._incoming = bytearray()
         #: descriptors that arrived, in order; each belongs to a message that wants one
         self._descriptors: deque[int] = deque()
-        #: messages that the kernel had no room for yet, with their descriptor
-        self._unsent: deque[tuple[bytes, int | None]] = deque()
+        #: messages that the kernel had no room for yet, with their descriptors
+        self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         #: True once the other end is gone
         self.ended = False
 
@@ -53,22 +53,22 @@ class Lifeline:
     def fileno(self) -> int:
         return self._line.fileno()
 
-    def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Send a message and a copy of `descriptor`; the rest is for `flush`.
+    def send(self, message: Message, *descriptors: int) -> None:
+        """Send a message and copies of descriptors; the rest is for `flush`.
 
-        The descriptor must stay open until `flush` has returned True.
+        The descriptors must stay open until `flush` has returned True.
         """
         body = pickle.dumps(message, 5)
-        self._unsent.append((len(body).to_bytes(4, "little") + body, descriptor))
+        self._unsent.append((len(body).to_bytes(4, "little") + body, descriptors))
         self.flush()
 
     def flush(self) -> bool:
         """Send what waits; True when nothing does any more."""
         while self._unsent:
-            data, descriptor = self._unsent[0]
+            data, descriptors = self._unsent[0]
             extra = []
-            if descriptor is not None:
-                fds = array.array("i", [descriptor])
+            if descriptors:
+                fds = array.array("i", descriptors)
                 extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
             try:
                 sent = self._line.sendmsg([data], extra)
@@ -80,7 +80,7 @@ class Lifeline:
                 self._unsent.clear()
                 break
             if sent < len(data):
-                self._unsent[0] = (data[sent:], None)
+                self._unsent[0] = (data[sent:], ())
             else:
                 self._unsent.popleft()
         return True
@@ -108,7 +108,7 @@ class Lifeline:
         return self._whole_messages()
 
     def take_descriptor(self) -> int:
-        """Return the descriptor of the next message that has one."""
+        """Return the next descriptor of the next message that has some."""
         descriptor = self._descriptors.popleft()
         os.set_inheritable(descriptor, False)
         return descriptor

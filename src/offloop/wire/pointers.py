@@ -68,6 +68,39 @@ def array_type(length: int) -> Any:
     return kind
 
 
+def copy(target: object, source: object) -> None:
+    """Copy all bytes of a buffer to the beginning of another one, the GIL released."""
+    import ctypes
+
+    to, origin = Held(target), Held(source)
+    try:
+        if origin.size > to.size:
+            raise ValueError(f"{origin.size} bytes do not fit into {to.size}")
+        ctypes.memmove(to.address, origin.address, origin.size)
+    finally:
+        to.release()
+        origin.release()
+
+
+def copied(source: object, kind: type[bytes] | type[bytearray]) -> bytes | bytearray:
+    """Return a copy of a buffer, made with the GIL released."""
+    held = Held(source)
+    size = held.size
+    held.release()
+    target: bytes | bytearray
+    if kind is bytearray:
+        target = bytearray(size)
+    else:
+        import ctypes
+
+        kinds = ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t
+        prototype = ctypes.PYFUNCTYPE(*kinds)
+        make = prototype(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+        target = make(None, size)  # its bytes are whatever was there: nobody knows it
+    copy(target, source)
+    return target
+
+
 def text_bytes(text: str) -> memoryview:
     """Return a read-only view on the characters of an ASCII text; it holds the text."""
     return _characters(text).toreadonly()

@@ -14,21 +14,25 @@ the keeper. That may happen on any thread, also inside of a garbage collection.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections import deque
 
 from offloop.wire.pointers import array_type
-from offloop.wire.space import PAGE, class_size
+from offloop.wire.space import PAGE, class_size, whole_pages
+from offloop.wire.sparse_file import punch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 #: bytes from which a private view is a mapping of its own instead of a copy. Reading a
 #: copy is faster at any size while the heap is warm (1 MB: 30 instead of 90 µs, 16 MB:
 #: 0.7 instead of 1 ms), but it takes as much memory again.
 MAPPED = 4 * 1024 * 1024
+#: bytes that one step of `Window.vacate` gives back: 0.3 ms
+STEP = 2 * 1024 * 1024
 
 
 def expose(
@@ -63,14 +67,17 @@ class Window:
             (``ulimit -v``).
     """
 
-    __slots__ = ("_descriptor", "_mapping", "_released")
+    __slots__ = ("_descriptor", "_mapping", "_numbers", "_parts", "_released")
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         #: None once the window is closed
         self._mapping: mmap.mmap | None = mmap.mmap(descriptor, size)
-        #: tokens whose views have gone; appended to from any thread
-        self._released: deque[Any] = deque()
+        self._numbers = itertools.count()
+        #: number of each lease that has not been drained: offset and size
+        self._parts: dict[int, tuple[int, int]] = {}
+        #: numbers and tokens whose views have gone; appended to from any thread
+        self._released: deque[tuple[int, Any]] = deque()
 
     def lease(
         self,
@@ -104,7 +111,9 @@ class Window:
         end = len(self._mapping)
         if offset < 0 or size < 0 or offset + size > end:
             raise ValueError(f"{size} bytes at {offset} are not within {end} bytes")
-        keeper = _Lease(token, self._released.append)
+        number = next(self._numbers)
+        self._parts[number] = offset, size
+        keeper = _Lease((number, token), self._released.append)
         if not private or readonly:
             return expose(self._mapping, offset, size, keeper, readonly=readonly)
         if size >= MAPPED:
@@ -118,12 +127,34 @@ class Window:
 
     def drain_released(self) -> list[Any]:
         """Return the tokens whose views have gone since the last call."""
-        released = self._released
-        return [released.popleft() for _ in range(len(released))]
+        tokens = []
+        while self._released:
+            number, token = self._released.popleft()
+            del self._parts[number]
+            tokens.append(token)
+        return tokens
 
     def close(self) -> None:
         """Make no more views. The mapping goes with the last one that there is."""
         self._mapping = None
+
+    def vacate(self) -> Iterator[None]:
+        """Give back all memory that no view looks at, when the writer has died.
+
+        One view that is left would keep all memory of the writer otherwise. And when
+        the last one goes, all is freed at one go, which takes 24 ms for 128 MB; here it
+        goes in steps of less than a millisecond. Call `drain_released` before.
+        """
+        mapping = self._mapping
+        if mapping is None:
+            return
+        begin = 0
+        for offset, size in sorted([*self._parts.values(), (len(mapping), 0)]):
+            end = offset // PAGE * PAGE
+            for at in range(begin, end, STEP):
+                punch(mapping, at, min(STEP, end - at))
+                yield
+            begin = max(begin, whole_pages(offset + size))
 
     def _map_privately(self, offset: int, size: int, end: int) -> tuple[mmap.mmap, int]:
         """Map the pages of a part; also tell where in the mapping the part begins."""
@@ -137,11 +168,13 @@ class Window:
 class _Lease:
     """Says that a view has gone, by going itself."""
 
-    __slots__ = ("_tell", "_token")
+    __slots__ = ("_lease", "_tell")
 
-    def __init__(self, token: object, tell: Callable[[object], object]) -> None:
-        self._token = token
+    def __init__(
+        self, lease: tuple[int, Any], tell: Callable[[tuple[int, Any]], object]
+    ) -> None:
+        self._lease = lease
         self._tell = tell
 
     def __del__(self) -> None:
-        self._tell(self._token)
+        self._tell(self._lease)

@@ -1,0 +1,44 @@
+"""What the workers of the payload benchmarks run: importable by every contender.
+
+A job that is given a payload returns how long its own work took, so that what the
+payload costs on its way can be told from it.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import numpy as np
+
+_made: dict[int, np.ndarray] = {}
+
+
+def total(array: np.ndarray) -> float:
+    """Add an array up; returns the seconds that took."""
+    began = perf_counter()
+    array.sum()
+    return perf_counter() - began
+
+
+def measure(data: bytes) -> float:
+    """Look at both ends of some bytes."""
+    began = perf_counter()
+    if data[0] != data[-1]:
+        raise ValueError("these are not the bytes that were sent")
+    return perf_counter() - began
+
+
+def produce(size: int) -> np.ndarray:
+    """Return an array of so many bytes, the same each time: making it costs nothing."""
+    if size not in _made:
+        _made.clear()
+        _made[size] = np.ones(size // 8)
+    return _made[size]
+
+
+def count(items: list) -> int:
+    return len(items)
+
+
+def nothing(value: int) -> int:
+    return value

@@ -1,0 +1,44 @@
+"""Numpy arrays in memory that somebody else provides.
+
+numpy is imported when the first array is made: a process that needs none never loads
+it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Smaller arrays travel inside of messages; memory of their own would only cost time.
+_SMALL = 16 * 1024
+
+
+def empty(allocate: Callable[[int], memoryview | None], shape: Any, dtype: Any) -> Any:
+    """Return a new array, its content arbitrary.
+
+    Args:
+        allocate: returns memory of so many bytes, or None: then the array is an
+            ordinary one.
+        shape: an int or a tuple of ints.
+        dtype: anything that `numpy.dtype` takes.
+
+    Raises:
+        TypeError: the dtype holds Python objects, which no other process can read.
+    """
+    import numpy
+
+    kind = numpy.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"dtype {kind} holds Python objects: they cannot be shared")
+    sizes = (shape,) if isinstance(shape, int | numpy.integer) else tuple(shape)
+    size = kind.itemsize
+    for length in sizes:
+        size *= int(length)
+    if size < _SMALL:  # a negative length too: numpy has the right words
+        return numpy.empty(shape, kind)
+    memory = allocate(size)
+    if memory is None:
+        return numpy.empty(shape, kind)
+    return numpy.frombuffer(memory, kind).reshape(sizes)

@@ -1,0 +1,325 @@
+"""What takes a while on its way in or out: long encodings, copies and decodings.
+
+    call ─▶ encode ─┬─────────────────────────────▶ the scheduler
+                    ├─ long copies ─▶ thread ─────▶ (later)
+                    └─ a long pickle ─▶ thread ─▶ copies ─▶ ...
+
+Small things are done at once, on the event loop. What would hold it longer than a
+fraction of a millisecond goes to threads, and its job enters the scheduler when that is
+done. Until then it is pending, and can be cancelled, like any other job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from offloop.engines import endings
+from offloop.engines.copier import Copier
+from offloop.errors import PoolFull
+from offloop.messages import READONLY
+from offloop.wire import bulk, codec, puts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+
+    from offloop.engines.call import Call
+    from offloop.engines.memory import Large, Memory
+    from offloop.wire.codec import Buffer
+    from offloop.wire.puts import Stored
+
+# Bytes that are copied on the loop for one call; more go to a thread.
+_BRIEF = 256 * 1024
+
+# A result of more bytes is decoded in a thread: pickled ones, and those in buffers,
+# which may be copied once more.
+_LONG_PICKLE = 64 * 1024
+_LONG_BUFFERS = 1024 * 1024
+
+# Seconds between two tries when memory is short: a view that goes tells nobody.
+_TRY_AGAIN = 0.02
+
+
+class Transfers:
+    """The way into and out of shared memory, for one pool.
+
+    Args:
+        memory: of the pool.
+        enter: called with each call whose encoding took a while, when it is done.
+        ended: called when a transfer has ended, with the number of jobs it has ended.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        enter: Callable[[Call], None],
+        ended: Callable[[int], None],
+    ) -> None:
+        self._memory = memory
+        self._enter = enter
+        self._ended = ended
+        self._copier = Copier()
+        #: jobs that are being encoded, by number
+        self.loading: dict[int, asyncio.Task[None]] = {}
+        self._decoding: set[asyncio.Task[None]] = set()
+        self._letting_go: set[asyncio.Task[Any]] = set()
+        self._memory_waiters: list[asyncio.Future[None]] = []
+        self._next_put = count(1).__next__
+        #: number of objects that were put and are alive
+        self.keeps = 0
+        self._dropped: deque[int] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """True while a job is on its way in or out."""
+        return bool(self.loading or self._decoding)
+
+    # In
+
+    def encode(
+        self,
+        owner: object,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> bool:
+        """Encode a call; True if it enters later.
+
+        Raises:
+            NotOffloadable: the arguments cannot travel.
+            PoolFull: there is no room for them.
+        """
+        try:
+            arguments, views = self._encode(owner, call, args, kwargs, slowly=False)
+        except codec.Bulky:
+            self._load(call, self._encode_slowly(owner, call, args, kwargs))
+            return True
+        call.arguments = arguments
+        if not views and (
+            type(arguments) is tuple or len(arguments) < codec.OUT_OF_BAND
+        ):
+            return False
+        copies = self._hold(call, arguments, views)
+        if copies is None:
+            return False
+        self._load(call, self._copier.run(copies))
+        return True
+
+    def _encode(
+        self,
+        owner: object,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        slowly: bool,
+    ) -> tuple[Any, list[Buffer]]:
+        named = call.function
+        applied = not named.id
+        if not self.keeps:
+            return codec.encode_call(
+                args, kwargs, named.name, applied=applied, many=call.many, slowly=slowly
+            )
+        with puts.collecting(owner) as stored:
+            encoded = codec.encode_call(
+                args, kwargs, named.name, applied=applied, many=call.many, slowly=slowly
+            )
+        call.stored = stored
+        return encoded
+
+    def _hold(
+        self, call: Call, arguments: Any, views: Sequence[Buffer]
+    ) -> Generator[object, None, None] | None:
+        """Find room for large arguments, and copy them if that is quick.
+
+        Returns:
+            The steps of the copies that are still to be done, None if there are none.
+        """
+        parts = list(views)
+        if type(arguments) is not tuple and len(arguments) >= codec.OUT_OF_BAND:
+            parts.append(arguments)
+            call.arguments = None
+        call.buffers, todo = self._place(parts)
+        return _copies(self._memory, todo) if todo else None
+
+    def _place(
+        self, parts: Iterable[Buffer], mode: int | None = None
+    ) -> tuple[list[Large], list[tuple[Large, Buffer]]]:
+        """Return what stands for each part, and those that are still to be copied."""
+        memory = self._memory
+        buffers: list[Large] = []
+        todo: list[tuple[Large, Buffer]] = []
+        brief = _BRIEF
+        for part in parts:
+            large = memory.located(part)
+            if large is None:
+                large = memory.hold(part)
+                brief -= large.size
+                if brief >= 0:
+                    memory.arena.write(large.block, part)
+                else:
+                    todo.append((large, part))
+            if mode is not None:
+                large.mode = mode
+            buffers.append(large)
+        return buffers, todo
+
+    async def _encode_slowly(
+        self, owner: object, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        def encode() -> tuple[Any, list[Buffer]]:
+            return self._encode(owner, call, args, kwargs, slowly=True)
+
+        arguments, views = await self._copier.call(encode)
+        call.arguments = arguments
+        waits = call.options.on_full == "wait"
+        copies = await self._when_room(
+            lambda: self._hold(call, arguments, views), waits=waits
+        )
+        if copies is not None:
+            await self._copier.run(copies)
+
+    async def _when_room(self, place: Callable[[], Any], *, waits: bool) -> Any:
+        while True:
+            try:
+                return place()
+            except PoolFull as full:
+                if full.never or not waits:
+                    raise
+            await self.memory_change()
+
+    def _load(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(self._loading(call, transfer))
+        self.loading[call.id] = task
+
+    async def _loading(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
+        future = call.handle
+        try:
+            await transfer
+        except asyncio.CancelledError:
+            asyncio.Future.cancel(future)
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                self._enter(call)
+        del self.loading[call.id]
+        self._ended(0 if not future.done() else 1)
+
+    def cancel(self, job: int) -> bool:
+        """Stop a job on its way in; False if it is not."""
+        task = self.loading.get(job)
+        return task is not None and (task.cancel() or True)
+
+    def cancel_all(self) -> None:
+        """Stop all jobs on their way in."""
+        for task in self.loading.values():
+            task.cancel()
+
+    # Out
+
+    def decode(self, call: Call, payload: Any, buffers: Sequence[Buffer]) -> bool:
+        """Decode a result in a thread, if it is large; else return False."""
+        long = len(payload) > _LONG_PICKLE
+        if not long and sum(len(buffer) for buffer in buffers) < _LONG_BUFFERS:
+            return False
+        task = asyncio.ensure_future(self._decode(call, payload, buffers, long))
+        self._decoding.add(task)
+        return True
+
+    async def _decode(
+        self, call: Call, payload: Any, buffers: Sequence[Buffer], long: bool
+    ) -> None:
+        future = call.handle
+        decode = bulk.load_slowly if long else codec.decode
+        try:
+            value = await self._copier.call(decode, payload, buffers)
+        except asyncio.CancelledError:
+            asyncio.Future.cancel(future)
+        except Exception as error:
+            if not future.done():
+                future.set_exception(endings.undecodable(call, error))
+        else:
+            if not future.done():
+                future.set_result(value)
+        task = asyncio.current_task()
+        assert task is not None
+        self._decoding.discard(task)
+        self._ended(0)
+
+    # What is shared by many jobs
+
+    async def put(self, owner: object, obj: object) -> Stored:
+        """Keep an object where all workers can read it.
+
+        Raises:
+            NotOffloadable: it cannot travel.
+            PoolFull: it is larger than what the memory may hold.
+        """
+        kind = type(obj).__qualname__
+        what = f"put({kind})"
+        try:
+            payload, views = codec.encode(obj, describe=what)
+        except codec.Bulky:
+            payload, views = await self._copier.call(
+                lambda: codec.encode(obj, describe=what, slowly=True)
+            )
+        buffers, todo = await self._when_room(
+            lambda: self._place([payload, *views], READONLY), waits=True
+        )
+        if todo:
+            await self._copier.run(_copies(self._memory, todo))
+        stored = puts.Stored(owner, self._next_put(), kind, self._dropped.append)
+        stored.blocks = buffers
+        self.keeps += 1
+        return stored
+
+    def drain_dropped(self) -> list[int]:
+        """Return the numbers of what nobody refers to any more."""
+        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        self.keeps -= len(dropped)
+        return dropped
+
+    # Memory
+
+    async def memory_change(self) -> None:
+        """Wait until there may be more room than there was."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._memory_waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=_TRY_AGAIN)
+
+    def memory_freed(self) -> None:
+        """Let those try again who wait for room."""
+        waiters, self._memory_waiters = self._memory_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def let_go(self, release: Callable[[], object]) -> None:
+        """Call what takes a while because it gives much memory back."""
+        task = asyncio.ensure_future(self._copier.call(release))
+        self._letting_go.add(task)
+        task.add_done_callback(self._letting_go.discard)
+
+    async def close(self) -> None:
+        """End what is on its way, and the threads."""
+        tasks: list[asyncio.Task[Any]] = [*self.loading.values(), *self._decoding]
+        for task in tasks:
+            task.cancel()
+        tasks += self._letting_go
+        if tasks:
+            await asyncio.wait(tasks)
+        self.memory_freed()
+        await self._copier.call(self._memory.close)
+        self._copier.close()
+
+
+def _copies(
+    memory: Memory, todo: Sequence[tuple[Large, Buffer]]
+) -> Generator[object, None, None]:
+    """Copy one buffer after the other into its block, a slice at each step."""
+    for large, part in todo:
+        yield from memory.arena.slices(large.block, part)
