@@ -91,7 +91,7 @@ def test_what_is_shared_is_told_apart_now_and_then(make, monkeypatch):
         return own_memory()
 
     monkeypatch.setattr(meter, "own_memory", own)
-    counter, page = make(memory=own_memory() + 50_000_000)
+    counter, _ = make(memory=own_memory() + 50_000_000)
     with mmap.mmap(-1, 100_000_000) as shared:
         shared.write(b"x" * len(shared))
         for _ in range(meter._THOROUGH):
