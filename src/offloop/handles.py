@@ -135,6 +135,19 @@ class WorkerHandle:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signum)
 
+    def speak(self) -> None:
+        """Make the process write what it is doing; it must be ready."""
+        StatusPage.forget_words(self._page_file)
+        self.send_signal(messages.DUMP_SIGNAL)
+
+    def spoken(self) -> str:
+        """Return what the process has written since `speak`, perhaps not all yet."""
+        return StatusPage.last_words(self._page_file)
+
+    def fall_silent(self) -> None:
+        """Drop what the process has written, so that a crash stands alone."""
+        StatusPage.forget_words(self._page_file)
+
     def last_words(self) -> str:
         """Return what is known of a failed set-up or a crash, or ""."""
         return self.broken or StatusPage.last_words(self._page_file)
@@ -178,8 +191,10 @@ class ForkserverHandle:
         self._ended = asyncio.Event()
         #: set by the keeper; None until the process exists
         self._process: subprocess.Popen[bytes] | None = None
-        #: its loss was counted as a death, once for all of its workers
-        self.was_missed = False
+        #: it ended by itself, and its workers with it
+        self.lost = False
+        #: that was counted as a death, once for all of its workers
+        self.was_counted = False
         #: why it could not be started; "" if it could
         self.failure = ""
         command = [

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
-    from offloop.engines.base import Engine
+    from offloop.engines.base import Engine, WorkerDump
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Timings"]
 
@@ -449,6 +449,14 @@ class Pool(PoolView):
             NotOffloadable: the probe cannot be sent.
         """
         await self._engine_now().reload(probe)
+
+    async def dump(self) -> list[WorkerDump]:
+        """Return what each worker is doing now, with tracebacks of its threads.
+
+        Works in an endless loop of C code too; takes some milliseconds, and disturbs
+        nobody. A worker that somebody has stopped says so.
+        """
+        return await self._engine_now().dump()
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing and has done; all zero before it is started."""

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from offloop.options import PoolOptions
 
+_log = logging.getLogger("offloop")
+
 # Libraries that start a thread for each core, each with a variable of its own.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -65,11 +67,11 @@ _THREAD_VARIABLES = (
 # Signals that processes hardly ever send to themselves: somebody wanted its end.
 _DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
+# Seconds that a worker which hangs gets to say where.
+_SPEAK_TIME = 0.02
+
 # Seconds between two looks at the memory of one worker, if that is limited.
 _MEMORY_INTERVAL = 0.1
-
-# A Unix socket's path may have 107 bytes; a worker's name needs the rest.
-_LONGEST_FOLDER = 80
 
 
 class Conductor(Protocol):
@@ -157,6 +159,11 @@ class Supervisor:
         return self._workers.values()
 
     @property
+    def ready_workers(self) -> list[WorkerHandle]:
+        """The workers that have been ready and have not ended."""
+        return [worker for worker in self._workers.values() if worker.ready]
+
+    @property
     def starting(self) -> int:
         """Number of workers that are not ready yet, or that wait to be started."""
         seen = self._supervision.stats()
@@ -168,7 +175,7 @@ class Supervisor:
 
     def start(self, workers: int) -> None:
         """Begin to start so many workers; even for none there will be a forkserver."""
-        self._folder = _private_folder()
+        self._folder = machine.private_folder()
         self._start_forkserver()
         self.scale(workers)
         if self._options.memory_limit is not None:
@@ -238,6 +245,25 @@ class Supervisor:
         """End a worker at once; its end comes back as `worker_gone`."""
         self.worker_leaving(worker, why, reason)
         worker.send_signal(signal.SIGKILL)
+
+    def kill_hung(self, worker: WorkerHandle, why: str, reason: ExitReason) -> None:
+        """Let a worker say where it hangs, then end it."""
+        self.worker_leaving(worker, why, reason)
+        worker.speak()
+        self._loop.call_later(_SPEAK_TIME, self._kill_spoken, worker)
+
+    def _kill_spoken(self, worker: WorkerHandle) -> None:
+        if worker.exit is None:
+            where = worker.spoken().rstrip() or "it does not say where"
+            _log.warning(
+                "worker %d (pid %s) is killed: %s; it was here:\n%s",
+                worker.number,
+                worker.pid,
+                worker.ending,
+                where,
+            )
+            worker.fall_silent()
+            worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
         """Let later workers find a module imported that a worker saw to be harmless."""
@@ -551,6 +577,7 @@ class Supervisor:
         """Take leave of a forkserver that ended; its workers have died with it."""
         if forkserver is self._forkserver:
             self._forkserver = None
+        forkserver.lost = True
         output = forkserver.failure or self._failure or "its forkserver ended"
         for worker in list(self._workers.values()):
             if worker.forkserver is forkserver:
@@ -561,23 +588,12 @@ class Supervisor:
 
 def _unasked(worker: WorkerHandle, exit: WorkerExit, reason: ExitReason) -> Exit:
     """Return what an end counts for that neither we nor a job has caused."""
-    if reason is ExitReason.FORKSERVER_LOST and worker.forkserver.was_missed:
-        return Exit.WANTED  # one cause, one death: another worker's was counted
-    worker.forkserver.was_missed = reason is ExitReason.FORKSERVER_LOST
+    forkserver = worker.forkserver
+    if forkserver.lost:
+        if forkserver.was_counted:
+            return Exit.WANTED  # one cause, one death: another worker's was counted
+        forkserver.was_counted = True
     # Somebody may kill workers as often as he likes, if they get something done before:
     # replacing them costs little then. Otherwise it looks like a fault, by whomever.
     killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
     return Exit.WANTED if killed and worker.has_worked else Exit.UNASKED
-
-
-def _private_folder() -> str:
-    """Make a directory for sockets that only this user can enter."""
-    base = os.environ.get("OFFLOOP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
-    for folder in (base, tempfile.gettempdir(), "/tmp"):
-        if folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER:
-            with contextlib.suppress(OSError):
-                return tempfile.mkdtemp(prefix="offloop-", dir=folder)
-    raise StartError(
-        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to "
-        f"one that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
-    )

@@ -89,6 +89,7 @@ def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None)
     page, requests, results = files
     StatusPage.prepare_last_words(page)
     faulthandler.enable(file=page, all_threads=False)
+    faulthandler.register(messages.DUMP_SIGNAL, file=page, all_threads=True)
     zmq_context = make_context()
     channel = Channel(zmq_context)
     channel.connect(address)

@@ -134,7 +134,8 @@ class Storm:
 
     @property
     def over(self) -> bool:
-        return time.monotonic() >= self.ends_at or self.begun >= self.jobs
+        late = time.monotonic() >= self.ends_at
+        return late or self.begun >= self.jobs or len(self.wrong) > 100
 
     async def run(self) -> None:
         recycle = Recycle(max_jobs=2000, max_age=5, max_rss=200 * MB)

@@ -1,15 +1,16 @@
-"""One job as an engine carries it: the scheduler's record and the encoded call."""
+"""What engines send: a call with the scheduler's record of it, and the set-up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from offloop.core.job import JobRecord
+from offloop.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offloop.options import JobOptions
+    from offloop.options import JobOptions, PoolOptions
     from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
     from offloop.wire.puts import Stored
@@ -43,3 +44,12 @@ class Call(JobRecord):
     started_at: float
     #: number of the worker that has the job, or had it last
     last_worker: int | None
+
+
+def encode_setup(options: PoolOptions) -> bytes | None:
+    """Encode the initializer, which must be an error here and not in each worker."""
+    if options.initializer is None:
+        return None
+    what = (options.initializer, options.initargs)
+    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
+    return bytes(payload)

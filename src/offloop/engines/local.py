@@ -23,8 +23,9 @@ from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
 from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
-from offloop.engines import endings
+from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
+from offloop.engines.call import encode_setup
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.sizing import Sizing
@@ -33,13 +34,13 @@ from offloop.engines.trial import Trial
 from offloop.errors import PoolClosed, StartError
 from offloop.renewal import Renewal
 from offloop.supervisor import Supervisor
-from offloop.wire import codec, status
+from offloop.wire import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats
+    from offloop.engines.base import PoolStats, WorkerDump
     from offloop.engines.call import Call
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
@@ -109,7 +110,7 @@ class LocalEngine(ScheduledEngine):
         self._supervisor = Supervisor(
             self,
             options,
-            _encode_setup(options),
+            encode_setup(options),
             (self._memory.arena.fileno(), self._memory.results_size),
         )
         self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
@@ -180,6 +181,9 @@ class LocalEngine(ScheduledEngine):
         message = trial.begin(self._scheduler.next_id(), self._loop.create_future())
         self._send_message(line, message)
         await trial.result()
+
+    async def dump(self) -> list[WorkerDump]:
+        return await dumps.take(self._supervisor.ready_workers, self._scheduler)
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
         array = arrays.empty(self._memory.view, shape, dtype)
@@ -455,8 +459,9 @@ class LocalEngine(ScheduledEngine):
                 line = self._lines[number]
                 line.worker.page.interrupt(job)
                 self._recall(line, [job])
-            case KillWorker(worker=number, why=why, reason=reason):
-                self._supervisor.kill(self._lines[number].worker, why, reason)
+            case KillWorker(worker=number, why=why, reason=reason, hung=hung):
+                kill = self._supervisor.kill_hung if hung else self._supervisor.kill
+                kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
                 self._send_message(self._lines[number], (messages.STOP,))
 
@@ -589,12 +594,3 @@ def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
     deadline = None if call.deadline == inf else call.deadline
     more = (places, call.attempts + 1, deadline, call.many)
     return (call.id, call.function.id, call.arguments, *more)
-
-
-def _encode_setup(options: PoolOptions) -> bytes | None:
-    """Encode the initializer, which must be an error here and not in each worker."""
-    if options.initializer is None:
-        return None
-    what = (options.initializer, options.initargs)
-    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
-    return bytes(payload)

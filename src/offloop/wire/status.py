@@ -91,8 +91,17 @@ class StatusPage:
         os.lseek(descriptor, _SIZE, os.SEEK_SET)
 
     @staticmethod
+    def forget_words(descriptor: int) -> None:
+        """Drop what was written, so that what comes is all there is.
+
+        Parent and worker share the position in the file along with the file.
+        """
+        os.ftruncate(descriptor, _SIZE)
+        os.lseek(descriptor, _SIZE, os.SEEK_SET)
+
+    @staticmethod
     def last_words(descriptor: int) -> str:
-        """Return what the worker's faulthandler wrote when it crashed, or ""."""
+        """Return what the worker's faulthandler wrote, in a crash or asked; or ""."""
         return os.pread(descriptor, 16384, _SIZE).decode("utf-8", "replace")
 
     def close(self) -> None:
