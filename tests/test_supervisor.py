@@ -362,7 +362,7 @@ async def test_workers_that_somebody_kills_again_and_again_are_replaced():
     async with conductor(1) as one:
         for _ in range(12):
             (worker,) = await one.ready()
-            worker.page.begin(1, 1)  # a job that it has run
+            worker.page.begin(1, time.monotonic_ns())  # a job that it has run
             worker.page.rest()
             os.kill(worker.pid, signal.SIGTERM)
             await one.told("gone")

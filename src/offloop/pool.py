@@ -254,6 +254,10 @@ class Pool(PoolView):
             `idle_timeout`, 0.
         idle_timeout: seconds after which an idle process goes; None: 60, if the size is
             not fixed.
+        isolation: "process" gives each job a process of its own, forked before it is
+            needed; None: workers are used again.
+        sandbox: jobs get no network, start no programs, and signal nobody (Linux); see
+            `offloop.sandbox` for what it gives and what not. Needs `isolation`.
         recycle: when a worker is replaced by a fresh one; None: never. No job waits for
             that or is lost by it.
         memory_limit: bytes that a worker may hold for itself while it runs a job; the
@@ -291,6 +295,8 @@ class Pool(PoolView):
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         pin_cpus: bool = False,
+        isolation: Literal["process"] | None = None,
+        sandbox: bool = False,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
@@ -318,6 +324,8 @@ class Pool(PoolView):
             name=name,
             min_workers=min_workers,
             idle_timeout=idle_timeout,  # type: ignore[arg-type]  # made a float there
+            isolation=isolation,
+            sandbox=sandbox,
             recycle=recycle,
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             job=job,
@@ -574,6 +582,8 @@ _POOL_WORDS = (
     "memory_limit",
     "min_workers",
     "idle_timeout",
+    "isolation",
+    "sandbox",
 )
 
 _LATER = {

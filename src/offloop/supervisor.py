@@ -39,7 +39,12 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
-from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
+from offloop.handles import (
+    ForkserverHandle,
+    WorkerExit,
+    WorkerHandle,
+    environment,
+)
 from offloop.wire import arena
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
@@ -50,19 +55,6 @@ if TYPE_CHECKING:
     from offloop.options import PoolOptions
 
 _log = logging.getLogger("offloop")
-
-# Libraries that start a thread for each core, each with a variable of its own.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "VIPS_CONCURRENCY",
-)
 
 # Signals that processes hardly ever send to themselves: somebody wanted its end.
 _DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
@@ -148,6 +140,8 @@ class Supervisor:
         self._watchers: list[asyncio.Future[None]] = []
         #: why no worker can be had; "" while they can
         self.gave_up = ""
+        #: when the latest job of a worker that has ended began, in monotonic seconds
+        self._last_job = 0.0
         #: workers started since the beginning
         self.started = 0
         #: workers that have ended, by reason
@@ -201,7 +195,7 @@ class Supervisor:
     def worker_ready(self, worker: WorkerHandle, pid: int) -> None:
         """Note that a worker is ready; nobody else can reach its socket any more."""
         worker.channel.seal()
-        worker.ready = True
+        worker.ready_at = time.monotonic()
         worker.pid = pid  # the forkserver may tell it a moment later
         self._failure = ""
         if worker.number > 0:
@@ -421,6 +415,8 @@ class Supervisor:
         worker = WorkerHandle(number, order.slot, forkserver, channel, page, results)
         worker.page.allow(order.max_jobs, order.max_rss)
         worker.page.limit_memory(self._options.memory_limit or 0)
+        if self._options.sandbox:
+            worker.page.put_in_sandbox()
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
@@ -431,12 +427,12 @@ class Supervisor:
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         self._conductor.worker_ended(worker)  # its last word may tell why it left
         worker.exit = exit
-        worker.has_worked = worker.page.since() > 0.0
         wanted = worker.reason is not None or self._closing
         reason = self._reason(worker, exit)
         self.exits[reason] += 1
         blamed = self._conductor.worker_gone(worker, exit, reason)
         del self._workers[worker.number]
+        self._last_job = max(self._last_job, worker.page.since())
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
@@ -447,10 +443,27 @@ class Supervisor:
             if blamed or wanted:
                 kind = Exit.BLAMED if blamed else Exit.WANTED
             else:
-                kind = _unasked(worker, exit, reason)
+                kind = self._unasked(worker, exit, reason)
             now, text = time.monotonic(), str(exit)
             commands = self._supervision.child_exited(worker.number, kind, text, now)
             self._perform(commands)
+
+    def _unasked(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> Exit:
+        """Return what an end counts for that neither we nor a job has caused."""
+        forkserver = worker.forkserver
+        if forkserver.lost:
+            if forkserver.was_counted:
+                return Exit.WANTED  # one cause, one death: another worker's was counted
+            forkserver.was_counted = True
+        # Somebody may kill workers as often as he likes, if the pool gets something
+        # done meanwhile. Otherwise it looks like a fault, by whomever.
+        killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
+        progress = self._last_job >= worker.ready_at or any(
+            one.page.since() >= worker.ready_at for one in self._workers.values()
+        )
+        return Exit.WANTED if killed and progress else Exit.UNASKED
 
     def _reason(self, worker: WorkerHandle, exit: WorkerExit) -> ExitReason:
         """Return why a worker ended."""
@@ -501,7 +514,7 @@ class Supervisor:
         forkserver = ForkserverHandle(
             self._folder,
             self._options.preload,
-            self._environment(),
+            environment(self._options),
             self._hear,
             self._forkservers.discard,
         )
@@ -511,15 +524,6 @@ class Supervisor:
         for module in self._learnt:
             forkserver.order((messages.LEARN, module))
         return forkserver
-
-    def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        threads = self._options.threads_per_worker
-        if threads is not None:
-            for variable in _THREAD_VARIABLES:
-                environment.setdefault(variable, str(threads))
-        environment.update(self._options.env)
-        return environment
 
     def _hear(
         self, forkserver: ForkserverHandle, message: tuple[Any, ...] | None
@@ -584,16 +588,3 @@ class Supervisor:
                 self._end(
                     worker, WorkerExit(worker.pid, None, 0, time.monotonic(), output)
                 )
-
-
-def _unasked(worker: WorkerHandle, exit: WorkerExit, reason: ExitReason) -> Exit:
-    """Return what an end counts for that neither we nor a job has caused."""
-    forkserver = worker.forkserver
-    if forkserver.lost:
-        if forkserver.was_counted:
-            return Exit.WANTED  # one cause, one death: another worker's was counted
-        forkserver.was_counted = True
-    # Somebody may kill workers as often as he likes, if they get something done before:
-    # replacing them costs little then. Otherwise it looks like a fault, by whomever.
-    killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
-    return Exit.WANTED if killed and worker.has_worked else Exit.UNASKED

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from offloop import sandbox
 from offloop.core.job import JobRecord
+from offloop.errors import UsageError
 from offloop.wire import codec
 
 if TYPE_CHECKING:
@@ -44,6 +46,19 @@ class Call(JobRecord):
     started_at: float
     #: number of the worker that has the job, or had it last
     last_worker: int | None
+
+
+def check_sandbox(options: PoolOptions) -> None:
+    """Refuse a sandbox where there can be none, rather than run jobs without it.
+
+    Raises:
+        UsageError: this system does not have what it needs.
+    """
+    if options.sandbox and not sandbox.is_possible():
+        raise UsageError(
+            "sandbox=True needs Linux on x86-64 or ARM64; leave it out, or run the "
+            "pool in a container without a network"
+        )
 
 
 def encode_setup(options: PoolOptions) -> bytes | None:

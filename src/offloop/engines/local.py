@@ -25,7 +25,7 @@ from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
 from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
-from offloop.engines.call import encode_setup
+from offloop.engines.call import check_sandbox, encode_setup
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.sizing import Sizing
@@ -105,6 +105,7 @@ class LocalEngine(ScheduledEngine):
     """
 
     def __init__(self, options: PoolOptions) -> None:
+        check_sandbox(options)
         super().__init__(options, max_credit=status.SLOTS)
         self._memory = Memory(options.arena_limit, options.max_workers)
         self._supervisor = Supervisor(
