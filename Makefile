@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions stress chaos lint types docs-check coverage bench \
+.PHONY: help demo test repetitions chaos stress lint types docs-check coverage bench \
     clean
 
 BIN := .venv/bin

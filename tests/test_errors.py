@@ -13,6 +13,12 @@ from offloop import errors
 
 #: every public exception, with its fields if it has some
 FIELDS = {
+    "ControlFlowError": {
+        "job_id": 7,
+        "function": "app.thumbnail",
+        "type_name": "builtins.SystemExit",
+        "remote_traceback": "Traceback",
+    },
     "InternalError": {},
     "JobError": {"job_id": 7, "function": "app.thumbnail"},
     "JobInterrupted": {},

@@ -11,6 +11,7 @@ import pytest
 import offloop
 
 PUBLIC = [
+    "Executor",
     "Job",
     "JobContext",
     "Offloaded",
@@ -22,7 +23,13 @@ PUBLIC = [
     "offload",
 ]
 
-MODULES = ["offloop.errors", "offloop.options", "offloop.context", "offloop.pool"]
+MODULES = [
+    "offloop.executor",
+    "offloop.errors",
+    "offloop.options",
+    "offloop.context",
+    "offloop.pool",
+]
 
 
 def run(script):

@@ -100,7 +100,8 @@ def test_changed_options_are_new_and_checked():
         ("time_limit", "use run_timeout"),
         ("deadline", "use timeout"),
         ("max_retries", "use retries"),
-        ("colour", "there are: timeout, run_timeout, priority, retries, retry_on"),
+        ("tenant", "use key"),
+        ("colour", "there are: timeout, run_timeout, priority, key, max_concurrency"),
     ],
 )
 def test_a_word_that_is_no_job_option_is_answered_with_the_right_one(word, hint):
@@ -222,3 +223,18 @@ def test_an_engine_that_does_not_exist(monkeypatch):
     monkeypatch.setenv("OFFLOOP_ENGINE", "gevent")
     with pytest.raises(ValueError, match=r"engine is one of local, .*, not 'gevent'"):
         chosen_engine("local")
+
+
+def test_a_key_is_anything_that_can_be_hashed():
+    assert JobOptions(key=("tenant", 3)).key == ("tenant", 3)
+    with pytest.raises(TypeError, match="unhashable"):
+        JobOptions(key=[])
+
+
+def test_limits_of_functions_and_of_bytes():
+    assert JobOptions(max_concurrency=2).max_concurrency == 2
+    with pytest.raises(ValueError, match="max_concurrency"):
+        JobOptions(max_concurrency=0)
+    assert PoolOptions(max_pending_bytes="1KiB").max_pending_bytes == 1024
+    with pytest.raises(ValueError, match="max_pending_bytes"):
+        PoolOptions(max_pending_bytes=0)

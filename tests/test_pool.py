@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import colorsys
 import functools
+import gc
 import os
 import signal
 import sys
@@ -264,58 +265,6 @@ async def test_a_full_pool_refuses_and_run_waits(gate):
         assert pool.stats().submitted == 7
 
 
-async def test_map_keeps_order_and_takes_several_iterables():
-    async with Pool(2) as pool:
-        got = [r async for r in pool.map(jobs.add, range(50), range(50))]
-        assert got == [2 * n for n in range(50)]
-        got = [r async for r in pool.map(jobs.add, range(10), chunksize=3)]
-        assert got == list(range(10))
-        got = [r async for r in pool.map(jobs.add_async, [1], [2])]
-        assert got == [3]
-
-
-async def test_map_unordered_yields_what_is_ready(gate):
-    reached, until = gate(), gate()
-
-    def slow_or_quick(index):
-        return jobs.meet(str(reached), str(until)) if index == 0 else index
-
-    async with Pool(2) as pool:
-        got = []
-        async for result in pool.map(slow_or_quick, range(5), ordered=False):
-            got.append(result)
-            if len(got) == 4:
-                until.open()
-        assert sorted(got[:4]) == [1, 2, 3, 4]
-        assert got[4] == "met"
-
-
-async def test_map_never_reads_ahead_of_its_buffer_and_stops_cleanly():
-    taken = []
-
-    def endless():
-        number = 0
-        while True:
-            taken.append(number)
-            yield number
-            number += 1
-
-    async with Pool(1) as pool:
-        results = pool.map(jobs.add, endless(), buffersize=3)
-        assert await anext(results) == 0
-        assert len(taken) == 3
-        await results.aclose()
-        assert len(taken) == 3
-
-
-async def test_map_ends_with_the_first_error():
-    async with Pool(1) as pool:
-        with pytest.raises(ZeroDivisionError):
-            async for _ in pool.map(divmod, [1, 1, 1], [1, 0, 1]):
-                pass
-        assert await pool.run(jobs.add, 1, 1) == 2
-
-
 async def test_leaving_normally_drains():
     async with Pool(1) as pool:
         going = [pool.submit(jobs.add, n) for n in range(20)]
@@ -490,8 +439,8 @@ def test_a_value_out_of_range_is_a_value_error(words):
 
 
 def test_words_of_a_later_version_are_refused_and_not_ignored():
-    with pytest.raises(UsageError, match="a limit in bytes"):
-        Pool(max_pending_bytes=1)
+    with pytest.raises(UsageError, match="pinning to cores"):
+        Pool(pin_cpus=True)
 
 
 @pytest.mark.parametrize(
@@ -604,3 +553,136 @@ async def test_a_module_that_begins_something_is_left_to_the_workers(tmp_path, e
             del sys.modules["begins"]
         await asyncio.wait([pool.submit(jobs.die_by, signal.SIGKILL)])
         assert "begins" not in await pool.run(jobs.modules)
+
+
+# Shares and limits
+
+
+async def test_a_function_with_a_limit_leaves_workers_to_others(gate):
+    reached, until = gate(), gate()
+    async with Pool(2) as pool:
+        await pool.ready()
+        limited = pool.options(max_concurrency=1)
+        slow = [limited.submit(jobs.meet, str(reached), str(until)) for _ in range(3)]
+        await reached.reached()
+        assert await pool.run(jobs.add, 1, 2) == 3
+        assert [job.state for job in slow] == ["sent", "queued", "queued"]
+        until.open()
+        assert await asyncio.gather(*slow) == ["met"] * 3
+
+
+async def test_a_limit_is_for_each_function():
+    async with Pool(2) as pool:
+        limited = pool.options(max_concurrency=1)
+        going = [limited.submit(fn, 1, 1) for fn in (jobs.add, jobs.add_async) * 20]
+        assert await asyncio.gather(*going) == [2] * 40
+        del going
+        await asyncio.sleep(0)  # until then the loop holds what it has just delivered
+        gc.collect()
+        assert not pool._engine._limits
+
+
+async def test_keys_share_the_workers(tmp_path, gate):
+    log, reached, until = tmp_path / "log", gate(), gate()
+    async with Pool(1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        greedy, modest = pool.options(key="greedy"), pool.options(key="modest")
+        going = [greedy.submit(jobs.note_and_add, str(log), n, 0) for n in range(40)]
+        going += [modest.submit(jobs.note_and_add, str(log), n, 0) for n in (77, 88)]
+        until.open()
+        await asyncio.gather(running, *going)
+        order = log.read_text().split()
+        assert order.index("77") == 1
+        assert order.index("88") < 10
+
+
+async def test_bytes_are_a_limit_too(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, max_pending_bytes="100KB") as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        data = bytes(60_000)
+        waiting = [pool.submit(len, data) for _ in range(2)]
+        assert 120_000 < pool.stats().pending_bytes < 125_000
+        with pytest.raises(PoolFull, match="max_pending_bytes is 100,000") as caught:
+            pool.submit(len, b"")
+        assert caught.value.pending == pool.stats().pending_bytes
+        later = asyncio.create_task(pool.run(len, data))
+        until.open()
+        assert await asyncio.gather(running, *waiting, later) == ["met"] + [60_000] * 3
+        assert pool.stats().pending_bytes == 0
+
+
+async def test_wait_capacity_comes_in_turn_and_passes_it_on(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, max_pending=1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        order = []
+
+        async def wait_only(name):
+            await pool.wait_capacity()
+            order.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for name in "abc":  # none of them uses the room
+                group.create_task(wait_only(name))
+            cancelled = group.create_task(wait_only("x"))
+            group.create_task(wait_only("d"))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            until.open()
+            await running
+        assert order == list("abcd")
+        await pool.wait_capacity()
+        assert await pool.submit(jobs.add, 1) == 1
+
+
+async def test_who_waits_for_room_keeps_its_place_when_the_room_is_taken(gate):
+    async with Pool(1, max_pending=1) as pool:
+        first, second = gate(), gate()
+        running = pool.submit(jobs.meet, str(gate()), str(first))
+        order = []
+
+        async def use(name):
+            order.append(await pool.run(jobs.echo, name))
+
+        async with asyncio.TaskGroup() as group:
+            for name in "ab":
+                group.create_task(use(name))
+            await asyncio.sleep(0)
+            stolen = []
+            running.add_done_callback(
+                lambda _: stolen.append(
+                    pool.submit(jobs.meet, str(gate()), str(second))
+                )
+            )
+            first.open()
+            await running
+            await asyncio.sleep(0)
+            second.open()
+        assert await stolen[0] == "met"
+        assert order == [(("a",), {}), (("b",), {})]
+
+
+async def test_one_who_waits_for_room_and_is_cancelled_at_its_turn_hands_it_on():
+    async with Pool(1, max_pending=1) as pool:
+        job = pool.submit(jobs.nothing)
+        waiting = [asyncio.create_task(pool.wait_capacity()) for _ in range(2)]
+        await asyncio.sleep(0)
+        job.add_done_callback(lambda _: waiting[0].cancel())
+        await asyncio.wait(waiting)
+        assert [task.cancelled() for task in waiting] == [True, False]
+
+
+@pytest.mark.slow
+async def test_ten_thousand_who_wait_for_room_may_give_up_at_once(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, max_pending=1) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        waiting = [asyncio.create_task(pool.wait_capacity()) for _ in range(10_000)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert pool._engine._room_waiter is None
+        until.open()
+        assert await running == "met"

@@ -16,7 +16,7 @@ import jobs
 from offloop import context, current_job, messages, meter
 from offloop import worker as module
 from offloop.errors import MemoryLimitExceeded, ResultNotEncodable
-from offloop.wire.status import SLOTS
+from offloop.wire.status import SLOTS, StatusPage
 from test_meter import private_bytes
 from worker_parent import NUMBER, meanwhile, wait_until_readable
 
@@ -87,7 +87,7 @@ def test_a_call_that_cannot_be_read_is_that_jobs_error(parent):
 
 
 def test_many_calls_in_one_job(parent):
-    parent.submit(jobs.add, [(1, 2), (3, 4), (5,)], many=True)
+    parent.submit(jobs.add, [(1, 2), (3, 4), (5,)], True, False, many=True)
     parent.finish()
     (answer,) = parent.answers()
     assert answer.value == [3, 7, 5]
@@ -95,7 +95,7 @@ def test_many_calls_in_one_job(parent):
 
 def test_coroutine_functions_run_to_their_end(parent):
     parent.submit(jobs.add_async, 1, 2)
-    parent.submit(jobs.add_async, [(1, 2), (3, 4)], many=True)
+    parent.submit(jobs.add_async, [(1, 2), (3, 4)], True, False, many=True)
     parent.finish()
     assert [a.value for a in parent.answers()] == [3, [3, 7]]
 
@@ -354,6 +354,7 @@ def test_a_worker_that_is_used_up_says_so_before_its_last_answer(parent):
 
 def test_after_a_large_last_answer_nothing_begins_either(parent):
     parent.page.allow(1, 0)
+    parent.fill_results()
     large, _ = parent.send(
         parent.call(jobs.add, "x" * 40_000, ""), parent.call(jobs.add, 1)
     )
@@ -470,6 +471,7 @@ def test_a_set_up_that_fails_is_told_and_ends_it(parent, setup, says):
     kind, report = parent.hear()
     assert kind == messages.BROKEN
     assert says in report
+    assert says in StatusPage.last_words(parent.file)  # should that message be lost
     assert parent.all() == []
 
 

@@ -10,12 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from offloop.context import JobContext, current_job
     from offloop.decorator import Offloaded, configure, offload
+    from offloop.executor import Executor
     from offloop.options import Recycle
     from offloop.pool import Job, Pool, PoolStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Executor",
     "Job",
     "JobContext",
     "Offloaded",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Executor": "offloop.executor",
     "Job": "offloop.pool",
     "JobContext": "offloop.context",
     "Offloaded": "offloop.decorator",

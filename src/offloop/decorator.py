@@ -34,6 +34,7 @@ from offloop.pool import Pool, load_engine
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
+        AsyncIterable,
         Callable,
         Coroutine,
         Iterable,
@@ -84,10 +85,11 @@ class Offloaded(Protocol[P, T]):
 
     def map(
         self,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
+        return_exceptions: bool = ...,
     ) -> AsyncGenerator[T]:
         """Call it with each item and yield the results; see `Pool.map`."""
         ...
@@ -203,7 +205,7 @@ def _map(
     fn: Callable[..., Any],
     options: Mapping[str, Any],
     /,
-    *iterables: Iterable[Any],
+    *iterables: Iterable[Any] | AsyncIterable[Any],
     **how: Any,
 ) -> AsyncGenerator[Any]:
     return _default_view(options).map(fn, *iterables, **how)

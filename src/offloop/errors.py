@@ -12,6 +12,7 @@
     │   ├── ResultNotEncodable    (TypeError)     it ran, but its result cannot travel
     │   ├── MemoryLimitExceeded   (MemoryError)   it went over memory_limit
     │   └── RemoteError                           its exception cannot be rebuilt here
+    │       └── ControlFlowError                    it raised SystemExit or the like
     ├── WorkerLost              the process that ran the job ended unasked
     ├── PoolLost                the coordinator or the remote engine is gone
     ├── StartError              a child process could not start; carries its output
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from typing import Any
 
 __all__ = [
+    "ControlFlowError",
     "InternalError",
     "JobError",
     "JobInterrupted",
@@ -190,6 +192,15 @@ class RemoteError(JobError):
         super().__init__(message, job_id=job_id, function=function)
         self.type_name = type_name
         self.remote_traceback = remote_traceback
+
+
+class ControlFlowError(RemoteError):
+    """The function raised what steers a program: the original is the ``__cause__``.
+
+    That is SystemExit, KeyboardInterrupt, GeneratorExit, `asyncio.CancelledError`,
+    StopIteration, or any other BaseException that is not an Exception. Raised as itself
+    by an await, it would end or confuse the caller's event loop.
+    """
 
 
 class WorkerLost(OffloopError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from offloop import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
 __all__ = ["ENGINES", "JobOptions", "PoolOptions", "Recycle", "Seconds", "Size"]
 
@@ -34,6 +34,9 @@ _OTHER_WORDS = {
     "workers": "max_workers",
     "num_workers": "max_workers",
     "max_queue": "max_pending",
+    "concurrency": "max_concurrency",
+    "fair_key": "key",
+    "tenant": "key",
     "maxtasksperchild": "recycle=Recycle(max_jobs=...)",
     "max_tasks_per_child": "recycle=Recycle(max_jobs=...)",
     "max_tasks": "recycle=Recycle(max_jobs=...)",
@@ -55,6 +58,8 @@ class JobWords(TypedDict, total=False):
     timeout: Seconds | None
     run_timeout: Seconds | None
     priority: int
+    key: Hashable
+    max_concurrency: int | None
     retries: int
     retry_on: type[BaseException] | Sequence[type[BaseException]]
     on_full: OnFull
@@ -69,6 +74,10 @@ class JobOptions:
         timeout: seconds from submission to result; None: no limit.
         run_timeout: seconds from the start of the run; None: no limit.
         priority: higher runs first; jobs of equal priority run in order of submission.
+        key: whose job it is, a tenant's name for instance: keys get equal shares of the
+            workers' time, within a priority; None: one key like any other.
+        max_concurrency: jobs of the same function that may be with workers at once;
+            None: any number.
         retries: further attempts after a lost worker, or an error in `retry_on`.
         retry_on: exceptions of the function that are worth a further attempt.
         on_full: "wait" for room, or "raise" `PoolFull`, when the pool is full; `submit`
@@ -81,6 +90,8 @@ class JobOptions:
     timeout: float | None = None
     run_timeout: float | None = None
     priority: int = 0
+    key: Hashable = None
+    max_concurrency: int | None = None
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = ()
     on_full: OnFull = "wait"
@@ -92,6 +103,9 @@ class JobOptions:
             if value is not None:
                 object.__setattr__(self, name, seconds(name, value))
         whole("priority", self.priority, least=None)
+        hash(self.key)  # a TypeError here and not when it is submitted
+        if self.max_concurrency is not None:
+            whole("max_concurrency", self.max_concurrency, least=1)
         whole("retries", self.retries, least=0)
         if isinstance(self.retry_on, type):
             object.__setattr__(self, "retry_on", (self.retry_on,))
@@ -161,6 +175,7 @@ class PoolOptions:
     engine: str = "local"
     max_pending: int | None = 100_000
     arena_limit: int = field(default_factory=_default_arena_limit)
+    max_pending_bytes: int | None = None
     grace: float = 0.2
     preload: tuple[str, ...] = ()
     initializer: Callable[..., object] | None = None
@@ -193,6 +208,9 @@ class PoolOptions:
         object.__setattr__(self, "arena_limit", size("arena_limit", self.arena_limit))
         if self.arena_limit < _LEAST_ARENA:
             raise ValueError(f"arena_limit must be at least {_LEAST_ARENA} bytes")
+        if self.max_pending_bytes is not None:
+            limit = size("max_pending_bytes", self.max_pending_bytes)
+            object.__setattr__(self, "max_pending_bytes", limit)
         object.__setattr__(self, "grace", seconds("grace", self.grace, least=0.0))
         if isinstance(self.preload, str):
             raise TypeError(

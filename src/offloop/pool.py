@@ -24,7 +24,7 @@ from typing import (
     overload,
 )
 
-from offloop.ahead import results_ahead
+from offloop.ahead import Plan, results_ahead, source_of
 from offloop.engines.base import Job, PoolStats, Timings
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.options import (
@@ -42,6 +42,7 @@ from offloop.options import (
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
+        AsyncIterable,
         Awaitable,
         Callable,
         Iterable,
@@ -90,6 +91,8 @@ class PoolView:
             timeout: seconds from submission to result; None: no limit.
             run_timeout: seconds from the start of the run; None: no limit.
             priority: higher runs first.
+            key: whose job it is; keys get equal shares of the workers' time.
+            max_concurrency: jobs of the same function that may be with workers at once.
             retries: further attempts after a lost worker, or an error in `retry_on`.
             retry_on: exceptions of the function that are worth a further attempt.
             on_full: "wait" or "raise", when the pool is full; `submit` always raises.
@@ -127,7 +130,8 @@ class PoolView:
 
         Raises:
             NotOffloadable: the function or an argument cannot be sent.
-            PoolFull: `max_pending` jobs have not ended; use `run` to wait for room.
+            PoolFull: too many jobs, or bytes of jobs, have not ended; use `run` to wait
+                for room.
             PoolClosed: the pool is not open.
             WrongLoop: the pool belongs to another event loop, thread or process.
         """
@@ -166,60 +170,73 @@ class PoolView:
     def map(
         self,
         fn: Callable[..., Awaitable[T]],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
+        return_exceptions: bool = ...,
     ) -> AsyncGenerator[T]: ...
     @overload
     def map(
         self,
         fn: Callable[..., T],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = ...,
         buffersize: int | None = ...,
         ordered: bool = ...,
+        return_exceptions: bool = ...,
     ) -> AsyncGenerator[T]: ...
     def map(
         self,
         fn: Callable[..., Any],
-        *iterables: Iterable[Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
         chunksize: int | Literal["auto"] = "auto",
         buffersize: int | None = None,
         ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> AsyncGenerator[Any]:
         """Call a function with each item and yield the results as they are asked for.
 
         It is lazy: never more than `buffersize` items are taken ahead of the consumer,
         so endless iterables work. Leaving the loop early cancels what was taken.
 
+        Short items share jobs, as a call costs more than they do: a million of them
+        take about a second. Limits such as `timeout` are those of a job, so of all
+        items that share one.
+
         Args:
             fn: called as ``fn(a, b, ...)`` with one item of each iterable.
-            *iterables: items; the shortest ends it.
-            chunksize: items that share a job; "auto": one each.
-            buffersize: items taken ahead of the consumer; None: a few for each worker.
+            *iterables: items, also asynchronous ones; the shortest ends it.
+            chunksize: items that share a job; "auto": as many as run for 10 ms
+                together, as measured, and one each where `retries` are asked for.
+            buffersize: items taken ahead of the consumer; None: a few jobs for each
+                worker.
             ordered: yield in the order of the items, or else as results come.
+            return_exceptions: yield the exception of an item that fails in the place of
+                its result, and go on.
 
         Yields:
             What the function returned for each item.
 
         Raises:
-            Exception: whatever `run` raises for an item; the rest is cancelled.
+            Exception: whatever `run` raises for an item, after the results before it;
+                the rest is cancelled. Its ``item_index`` tells which item it was.
         """
-        size = 1 if chunksize == "auto" else chunksize
-        whole("chunksize", size, least=1)
+        whole("chunksize", 1 if chunksize == "auto" else chunksize, least=1)
         if buffersize is not None:
             whole("buffersize", buffersize, least=1)
-        ahead = buffersize // size if buffersize else self._pool._jobs_ahead()
-        return results_ahead(
+        plan = Plan(
             self._pool._engine_now(),
             fn,
-            zip(*iterables, strict=False),
+            source_of(iterables),
             self._job_options,
-            chunksize=size,
-            ahead=max(ahead, 1),
+            chunksize=None if chunksize == "auto" else chunksize,
+            buffersize=buffersize,
+            ahead=self._pool._jobs_ahead(),
             ordered=ordered,
+            return_exceptions=return_exceptions,
         )
+        return results_ahead(plan)
 
 
 class Pool(PoolView):
@@ -235,6 +252,8 @@ class Pool(PoolView):
         engine: where jobs run: "local" (processes of this machine) or "inline" (here,
             for debugging and tests). The variable OFFLOOP_ENGINE overrides it.
         max_pending: jobs that may be queued or running; None: any number.
+        max_pending_bytes: bytes of encoded arguments, or a text such as "512MiB", from
+            which no further job is taken until others have ended; None: any number.
         timeout: seconds from submission to result of each job; None: no limit.
         run_timeout: seconds from the start of each run; None: no limit.
         arena_limit: bytes, or a text such as "512MiB", of shared memory for arguments
@@ -278,6 +297,7 @@ class Pool(PoolView):
         *,
         engine: str = "local",
         max_pending: int | None = 100_000,
+        max_pending_bytes: Size | None = None,
         arena_limit: Size | None = None,
         timeout: Seconds | None = None,
         run_timeout: Seconds | None = None,
@@ -291,7 +311,6 @@ class Pool(PoolView):
         name: str = "offloop",
         min_workers: int | None = None,
         idle_timeout: Seconds | None = None,
-        max_pending_bytes: Size | None = None,
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         pin_cpus: bool = False,
@@ -301,7 +320,6 @@ class Pool(PoolView):
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
         _refuse_later(
-            max_pending_bytes=max_pending_bytes,
             pin_cpus=pin_cpus or None,
         )
         job = JobOptions().changed(
@@ -315,6 +333,7 @@ class Pool(PoolView):
         self._options = PoolOptions(
             engine=chosen_engine(engine),
             max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,  # type: ignore[arg-type]  # an int soon
             grace=grace,  # type: ignore[arg-type]  # made a float by the options
             preload=preload,  # type: ignore[arg-type]  # made a tuple by the options
             initializer=initializer,
@@ -428,6 +447,16 @@ class Pool(PoolView):
             PoolFull: it is larger than `arena_limit`.
         """
         return await self._engine_now().put(obj)
+
+    async def wait_capacity(self) -> None:
+        """Wait until one more job would be accepted, behind those who wait already.
+
+        A `submit` directly after it does not raise `PoolFull`.
+
+        Raises:
+            PoolClosed: the pool is not open, or was closed meanwhile.
+        """
+        await self._engine_now().wait_room()
 
     async def resize(self, max_workers: int) -> None:
         """Change `max_workers`; running jobs are not disturbed.
@@ -567,6 +596,7 @@ _POOL_WORDS = (
     "max_workers",
     "engine",
     "max_pending",
+    "max_pending_bytes",
     "arena_limit",
     "timeout",
     "run_timeout",
@@ -587,7 +617,6 @@ _POOL_WORDS = (
 )
 
 _LATER = {
-    "max_pending_bytes": "a limit in bytes",
     "pin_cpus": "pinning to cores",
 }
 

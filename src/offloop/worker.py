@@ -36,7 +36,7 @@ from types import CoroutineType
 from offloop import context, messages, meter
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
-from offloop.wire import codec, failures
+from offloop.wire import chunks, codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
 from offloop.wire.status import StatusPage
@@ -181,7 +181,9 @@ class Worker:
                 initializer, initargs = pickle.loads(setup)
                 initializer(*initargs)
         except BaseException:
-            self._channel.send((messages.BROKEN, traceback.format_exc()))
+            why = traceback.format_exc()
+            self._page.say_last(why)
+            self._channel.send((messages.BROKEN, why))
             return False
         _keep_freed_memory()
         context.set_source(self._job_context)
@@ -338,8 +340,11 @@ class Worker:
                 self._enter_sandbox(self._before_first)
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
-            if len(call) > 3 and call[6]:
-                value = [_call(function, items, {}) for items in args[0]]
+            many = len(call) > 3 and call[6]
+            if many:
+                value = chunks.run(
+                    function, args, finish=_run_coroutine, job_id=job, name=name
+                )
             else:
                 value = function(*args, **kwargs)
                 if type(value) is CoroutineType:
@@ -347,7 +352,8 @@ class Worker:
             self._in_job = 0
             if self._limit is not None:
                 self._limit.lift()
-            payload, out = codec.encode_result(value, name)
+            encode = chunks.encode if many else codec.encode_result
+            payload, out = encode(value, name)
             status = messages.OK
             if out or (type(payload) is bytes and len(payload) >= codec.OUT_OF_BAND):
                 payload, places, out = self._workspace.place(payload, out)
@@ -462,11 +468,6 @@ class Worker:
         self._inbox.clear()
         self._arrived.clear()
         return True
-
-
-def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    value = function(*args, **kwargs)
-    return _run_coroutine(value) if type(value) is CoroutineType else value
 
 
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         SettleResults,
         StopWorker,
     )
+    from offloop.core.limits import ConcurrencyLimit
 
 GRACE = 0.2
 LEAVE_TIME = 1.0
 WINDOW = 0.001
 MAX_KILLS = 3
 MAX_CREDIT = 5
+PATIENCE = 10.0
 
 #: facts after which no job is held back any more
 RELEASING = {
@@ -63,10 +65,16 @@ class Entry:
     returned: bool = False
     #: failed, and waits for its retry
     delayed: bool = False
+    submitted_at: float = 0.0
 
     @property
     def waits(self) -> bool:
         return self.ending is None and self.holder is None and not self.delayed
+
+    @property
+    def kind(self) -> tuple:
+        """Among jobs of one kind, first come is first served."""
+        return self.record.priority, self.record.key, self.record.limit
 
 
 @dataclass
@@ -166,8 +174,8 @@ class World:
         self.workers: dict[int, FakeWorker] = {}
         self.last_worker = 0
         self.jobs: dict[int, Entry] = {}
-        #: never sent, and not ended, by priority, in order of submission
-        self.fresh: dict[int, deque[Entry]] = {}
+        #: never sent, and not ended, by kind, in order of submission
+        self.fresh: dict[tuple, deque[Entry]] = {}
         #: jobs that were submitted to be sent with others
         self.held_back: set[int] = set()
         #: fact that is being told, for judging what comes of it
@@ -190,11 +198,15 @@ class World:
             for worker in self.workers.values():
                 self.judge_head(worker)
 
-    def submit(self, cost, *, hold: bool = False, **options) -> int:
+    def submit(
+        self, cost, *, hold=False, key=None, limit=None, size=0, **options
+    ) -> int:
         record = JobRecord(self.scheduler.next_id(), cost, **options)
+        record.key, record.limit, record.size = key, limit, size
         entry = Entry(record, order=len(self.jobs), retries=record.retries)
+        entry.submitted_at = self.now
         self.jobs[record.id] = entry
-        self.fresh.setdefault(record.priority, deque()).append(entry)
+        self.fresh.setdefault(entry.kind, deque()).append(entry)
         if hold:
             self.held_back.add(record.id)
         self.tell("job_held" if hold else "job_submitted", record)
@@ -270,7 +282,7 @@ class World:
             wanted and name == "job_failed" and args[3] and entry.retries > 0
         )
         if name == "job_finished":
-            self.tell("jobs_finished", worker.number, [args])
+            self.tell("jobs_finished", worker.number, [tuple(args)])
         else:
             self.tell(name, worker.number, *args)
         if wanted and not entry.delayed:
@@ -330,6 +342,7 @@ class World:
         assert len(worker.held) <= self.max_credit
         if len(worker.held) > 1:
             assert sum(worker.held.values()) <= WINDOW * 1.000001, "over credit"
+        self.judge_limit(entry)
         if self.thorough:
             self.judge_turn(entry)
         if not entry.sent:
@@ -339,21 +352,37 @@ class World:
         entry.returned = entry.delayed = False
         worker.inbound.append(("job", job.id))
 
+    def judge_limit(self, entry: Entry) -> None:
+        limit = entry.record.limit
+        if limit is not None:
+            assert self.running_of(limit) <= limit.most, "over its function's limit"
+
+    def running_of(self, limit: ConcurrencyLimit) -> int:
+        held = [job for worker in self.workers.values() for job in worker.held]
+        return sum(self.jobs[job].record.limit is limit for job in held)
+
     def judge_turn(self, entry: Entry) -> None:
+        if self.now - entry.submitted_at > PATIENCE:
+            return  # one of a few turns is for those who have waited long
         priority = entry.record.priority
         for other in self.jobs.values():
             if other.waits and other is not entry and self.in_queue(other):
                 assert other.record.priority <= priority, "passed a higher priority"
-                if not entry.sent and other.record.priority == priority:
+                fresh = not entry.sent and entry.record.limit is None
+                if fresh and other.record.priority == priority:
                     assert not other.returned, "passed one that came back"
 
     def in_queue(self, entry: Entry) -> bool:
-        """Tell whether it waited when this fact came, and was not out of time."""
-        held_back = entry.record.id in self.held_back
-        return entry.record.deadline > self.now and not held_back
+        """Tell whether it could be sent when this fact came."""
+        limit = entry.record.limit
+        return (
+            entry.record.deadline > self.now
+            and entry.record.id not in self.held_back
+            and (limit is None or self.running_of(limit) < limit.most)
+        )
 
     def judge_fresh_turn(self, entry: Entry) -> None:
-        line = self.fresh[entry.record.priority]
+        line = self.fresh[entry.kind]
         while line[0].ending is not None:
             line.popleft()
         assert line[0] is entry, "not first come, first served"
@@ -462,7 +491,7 @@ class World:
             for entry in self.jobs.values()
             if entry.waits
             and entry.record.state is JobState.QUEUED
-            and entry.record.id not in self.held_back
+            and self.in_queue(entry)
         ]
         assert not (hands and work), "a job waits while a worker has none"
 
@@ -498,6 +527,7 @@ class World:
         assert self.scheduler.next_due() is None
         stats = self.scheduler.stats()
         assert (stats.queued, stats.delayed, stats.sent, stats.workers) == (0, 0, 0, 0)
+        assert (stats.parked, stats.size) == (0, 0)
         assert all(entry.ending is not None for entry in self.jobs.values())
         assert self.scheduler._ledger.queue.waiting == 0
         assert self.scheduler._roster.room == 0

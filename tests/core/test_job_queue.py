@@ -11,14 +11,17 @@ from offloop.core.job_queue import JobQueue
 from offloop.core.policies import RunTime
 
 COST = RunTime()
+NOW = 5.0
 
 
-def make(job_id: int, priority: int = 0) -> JobRecord:
-    return JobRecord(job_id, COST, priority=priority)
+def make(job_id: int, priority: int = 0, key=None) -> JobRecord:
+    job = JobRecord(job_id, COST, priority=priority)
+    job.key, job.submitted_at = key, NOW
+    return job
 
 
 def take(queue: JobQueue) -> JobRecord:
-    job = queue.first()
+    job = queue.first(NOW)
     job.move(JobState.SENT)
     queue.pop_first()
     return job
@@ -53,7 +56,7 @@ def test_higher_priority_goes_first():
 def test_looking_at_the_first_leaves_it_there():
     queue = JobQueue()
     queue.push(make(1))
-    assert queue.first() is queue.first()
+    assert queue.first(NOW) is queue.first(NOW)
     assert queue.waiting == 1
 
 
@@ -105,6 +108,72 @@ def test_priorities_that_nobody_uses_any_more_are_forgotten():
         take(queue)
     assert not queue._levels
     assert not queue._priorities
+
+
+def test_of_sixteen_turns_one_is_for_the_job_that_has_waited_too_long():
+    queue = JobQueue()
+    old, older = make(1, priority=-3), make(2, priority=-5)
+    old.submitted_at, older.submitted_at = NOW - 11, NOW - 12
+    queue.push(old)
+    queue.push(older)
+    for number in range(10, 100):
+        job = make(number, priority=5)
+        job.submitted_at = NOW - 13 if number == 10 else NOW
+        queue.push(job)
+    order = [take(queue).id for _ in range(40)]
+    queue.check()
+    assert order[0] == 10
+    assert (order.index(2), order.index(1)) == (15, 31)
+
+
+def test_who_has_not_waited_long_is_passed_by_higher_priorities():
+    queue = JobQueue()
+    queue.push(make(1, priority=-3))
+    for number in range(10, 100):
+        queue.push(make(number, priority=5))
+    assert [take(queue).id for _ in range(90)] == list(range(10, 100))
+    assert take(queue).id == 1
+
+
+def test_one_that_starved_and_has_ended_is_dropped():
+    queue = JobQueue()
+    old = make(1, priority=-3)
+    old.submitted_at = NOW - 11
+    queue.push(old)
+    for number in range(10, 60):
+        job = make(number, priority=5)
+        job.submitted_at = NOW
+        queue.push(job)
+    taken = [take(queue).id for _ in range(15)]
+    cancel(queue, old)
+    taken += [take(queue).id for _ in range(35)]
+    assert taken == list(range(10, 60))
+    queue.check()
+    assert not queue._levels
+
+
+def test_keys_take_turns_within_a_priority():
+    queue = JobQueue()
+    for number in range(1, 4):
+        queue.push(make(number))
+    for number in range(4, 7):
+        queue.push(make(number, key="b"))
+    urgent = make(7, priority=1, key="b")
+    queue.push(urgent)
+    queue.check()
+    assert take_all(queue) == [7, 1, 4, 2, 5, 3, 6]
+
+
+def test_cancelled_jobs_of_many_keys_leave_nothing_behind():
+    queue = JobQueue()
+    for number in range(1, 2000):
+        if number % 20 == 0:
+            queue.push(make(number, key=number % 7))
+        job = make(number, key=number)
+        queue.push(job) if number % 2 else queue.push_front(job)
+        cancel(queue, job)
+        queue.check()
+    assert len(take_all(queue)) == 99
 
 
 steps = st.lists(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offloop.core.policies import (
+    ChunkSize,
     DrainRate,
     RunTime,
     restart_delay,
@@ -139,3 +140,42 @@ def test_a_silence_makes_the_guess_longer():
     rate.resumed(0.0)
     now = drain(rate, 0.0, 0.5, 64)
     assert rate.next_end(now + 60.0) == 60.0
+
+
+def test_a_chunk_begins_with_one_item_and_grows_as_items_prove_short():
+    size = ChunkSize()
+    sizes = []
+    for _ in range(6):
+        sizes.append(size.items)
+        size.ran(size.items, size.items * 1e-6)
+    assert sizes[:5] == [1, 8, 64, 512, 4096]
+    assert sizes[5] == pytest.approx(10_000, abs=1)
+
+
+def test_long_items_go_one_by_one():
+    size = ChunkSize()
+    size.ran(1, 1.0)
+    assert size.items == 1
+
+
+def test_an_item_that_is_slower_counts_at_once_and_a_faster_one_little_by_little():
+    size = ChunkSize()
+    size.ran(1000, 1000 * 1e-5)
+    assert size.items == pytest.approx(1000, abs=1)
+    size.ran(1000, 1000 * 1e-3)
+    assert size.items == 10
+    size.ran(1000, 1000 * 1e-5)
+    assert size.items == 13
+
+
+def test_a_chunk_is_no_larger_than_what_the_loop_can_make_in_a_moment():
+    size = ChunkSize()
+    size.made(100, 100 * 1e-5)
+    size.ran(1000, 1000 * 1e-7)
+    assert size.items == pytest.approx(50, abs=1)
+
+
+def test_a_chunk_takes_a_small_part_of_the_time_that_a_job_may():
+    size = ChunkSize(run_timeout=0.01)
+    size.ran(1000, 1000 * 1e-5)
+    assert size.items == pytest.approx(100, abs=1)

@@ -23,6 +23,7 @@ from offloop.core.commands import (
 )
 from offloop.core.exits import ExitReason
 from offloop.core.job import Ending, JobRecord, JobState
+from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.errors import InternalError, PoolFull
@@ -62,12 +63,16 @@ class Machine:
 
         return tell
 
-    def job_finished(self, worker: int, job_id: int, result, run_time: float):
+    def job_finished(self, worker, job_id, result, run_time):
         return self.jobs_finished(worker, [(job_id, result, run_time)])
 
-    def make(self, *, short: bool = False, **options) -> JobRecord:
+    def make(
+        self, *, short=False, key=None, limit=None, size=0, **options
+    ) -> JobRecord:
         cost = short_cost() if short else RunTime()
-        return JobRecord(self.scheduler.next_id(), cost, **options)
+        job = JobRecord(self.scheduler.next_id(), cost, **options)
+        job.key, job.limit, job.size = key, limit, size
+        return job
 
     def submit(self, **options) -> JobRecord:
         job = self.make(**options)
@@ -207,7 +212,7 @@ def test_learns_how_long_the_function_takes():
 def test_a_full_pool_refuses_and_says_what_to_do():
     machine = Machine(1, max_pending=2)
     machine.submit_many(2)
-    assert not machine.scheduler.has_room
+    assert machine.scheduler.room == 0
     late = machine.make()
     with pytest.raises(PoolFull, match="2 jobs are pending and max_pending is 2") as e:
         machine.job_submitted(late)
@@ -222,7 +227,7 @@ def test_there_is_room_again_when_a_job_has_ended():
     job = machine.submit()
     machine.job_finished(1, job.id, None, 0.1)
     machine.check_room()
-    assert machine.scheduler.has_room
+    assert machine.scheduler.room > 0
     machine.submit()
 
 
@@ -241,7 +246,7 @@ def test_without_a_limit_there_is_always_room():
     machine = Machine()
     machine.submit_many(100)
     machine.check_room()
-    assert machine.scheduler.has_room
+    assert machine.scheduler.room > 0
     assert machine.scheduler.pending == 100
 
 
@@ -1157,3 +1162,138 @@ def test_abandoning_ends_all_that_wait_and_none_that_runs():
     assert machine.scheduler.held(2, running.id) is None
     assert machine.scheduler.knows(1)
     assert not machine.scheduler.knows(2)
+
+
+# Limits of functions, keys and sizes
+
+
+def test_a_function_takes_no_more_workers_than_its_limit():
+    machine = Machine(3)
+    limit = ConcurrencyLimit(2)
+    report = [machine.submit(limit=limit) for _ in range(4)]
+    other = machine.submit()
+    assert [job.state for job in report[2:]] == [JobState.QUEUED] * 2
+    assert other.state is JobState.SENT
+    assert (machine.stats.queued, machine.stats.parked) == (2, 2)
+    worker = report[0].worker
+    assert machine.job_finished(worker, report[0].id, None, 1.0) == [
+        settled(report[0], Ending.RESULT),
+        SendJobs(worker, [report[2]]),
+    ]
+
+
+def test_a_held_job_goes_before_those_that_came_later():
+    machine = Machine(1)
+    limit = ConcurrencyLimit(1)
+    first, second = (machine.submit(limit=limit) for _ in range(2))
+    later = machine.submit()
+    commands = machine.job_finished(1, first.id, None, 1.0)
+    assert SendJobs(1, [second]) in commands
+    assert SendJobs(1, [later]) in machine.job_finished(1, second.id, None, 1.0)
+
+
+def test_the_most_urgent_held_job_comes_out_first():
+    machine = Machine(2)
+    limit = ConcurrencyLimit(1)
+    first = machine.submit(limit=limit)
+    low, high = (machine.submit(limit=limit, priority=p) for p in (0, 5))
+    assert SendJobs(2, [high]) in machine.job_finished(2, first.id, None, 1.0)
+    assert SendJobs(2, [low]) in machine.job_finished(2, high.id, None, 1.0)
+
+
+def test_jobs_behind_one_that_is_held_pass_it():
+    machine = Machine(1)
+    limit = ConcurrencyLimit(1)
+    running = machine.submit(limit=limit)
+    held = machine.submit(limit=limit)
+    passing = machine.submit()
+    assert machine.worker_ready(2) == [SendJobs(2, [passing])]
+    assert held.state is JobState.QUEUED
+    assert SendJobs(1, [held]) in machine.job_finished(1, running.id, None, 1.0)
+
+
+@pytest.mark.parametrize("end", ["fails", "crashes", "is interrupted", "is returned"])
+def test_however_a_job_ends_the_next_of_its_function_may_go(end):
+    machine = Machine(1)
+    limit = ConcurrencyLimit(1)
+    first, second = (machine.submit(limit=limit) for _ in range(2))
+    if end == "fails":
+        commands = machine.job_failed(1, first.id, "error", 0.1, False)
+    elif end == "crashes":
+        machine.worker_lost(1, first.id, None)
+        commands = machine.worker_ready(2)
+    elif end == "is interrupted":
+        machine.job_cancelled(first.id)
+        machine.job_interrupted(1, first.id)
+        commands = machine.worker_ready(2)
+    else:
+        machine.jobs_returned(1, [first.id])
+        assert first.state is JobState.SENT  # it goes before the other
+        commands = machine.job_finished(1, first.id, None, 0.1)
+    assert (
+        SendJobs(2 if end in ("crashes", "is interrupted") else 1, [second]) in commands
+    )
+
+
+def test_a_job_that_is_stopped_counts_until_its_worker_has_answered():
+    machine = Machine(2)
+    limit = ConcurrencyLimit(1)
+    first, second = (machine.submit(limit=limit) for _ in range(2))
+    machine.job_cancelled(first.id)
+    assert second.state is JobState.QUEUED
+    assert SendJobs(1, [second]) in machine.job_interrupted(2, first.id)
+
+
+def test_a_held_job_that_is_cancelled_or_out_of_time_leaves():
+    machine = Machine(1)
+    limit = ConcurrencyLimit(1)
+    running = machine.submit(limit=limit)
+    cancelled = machine.submit(limit=limit)
+    late = machine.submit(limit=limit, deadline=machine.now + 1)
+    assert machine.job_cancelled(cancelled.id) == [settled(cancelled, Ending.CANCELLED)]
+    assert machine.wait(2) == [settled(late, Ending.TIMEOUT)]
+    assert machine.stats.queued == 0
+    machine.job_finished(1, running.id, None, 1.0)
+
+
+def test_a_released_job_that_is_cancelled_in_the_queue_hands_on_its_turn():
+    machine = Machine(1)
+    limit = ConcurrencyLimit(1)
+    first, second, third = (machine.submit(limit=limit) for _ in range(3))
+    blocking = machine.submit(priority=9)
+    assert SendJobs(1, [blocking]) in machine.job_finished(1, first.id, None, 1.0)
+    machine.job_cancelled(second.id)
+    assert SendJobs(1, [third]) in machine.job_finished(1, blocking.id, None, 1.0)
+
+
+def test_keys_share_the_workers():
+    machine = Machine(1)
+    machine.submit()
+    greedy = [machine.submit(key="greedy") for _ in range(3)]
+    modest = machine.submit(key="modest")
+    order = []
+    for _ in range(4):
+        (running,) = (j for j in [*machine.scheduler._jobs.values()] if j.worker)
+        machine.job_finished(1, running.id, None, 1.0)
+        order += [job for job in (*greedy, modest) if job.worker and job not in order]
+    assert order == [greedy[0], modest, *greedy[1:]]
+
+
+def test_bytes_are_a_limit_that_one_job_may_exceed():
+    machine = Machine(1, max_pending_bytes=1000)
+    first = machine.submit(size=900)
+    assert machine.scheduler.room == 1
+    machine.submit(size=5000)
+    assert machine.scheduler.room == 0
+    with pytest.raises(PoolFull, match="max_pending_bytes is 1,000") as caught:
+        machine.submit()
+    assert (caught.value.pending, caught.value.limit) == (5900, 1000)
+    machine.job_finished(1, first.id, None, 1.0)
+    assert machine.stats.size == 5000
+
+
+def test_the_number_of_jobs_is_named_when_it_is_what_is_reached():
+    machine = Machine(1, max_pending=1, max_pending_bytes=1000)
+    machine.submit(size=10)
+    with pytest.raises(PoolFull, match="max_pending is 1;"):
+        machine.submit()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from core.fake_workers import World
+from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import RunTime
 
 INF = float("inf")
@@ -23,6 +24,7 @@ class SchedulerModel(RuleBasedStateMachine):
         self.world = World()
         self.world.start_worker()
         self.short, self.middle, self.unknown = RunTime(), RunTime(), RunTime()
+        self.limits = {"one": ConcurrencyLimit(1), "two": ConcurrencyLimit(2)}
         for _ in range(8):
             self.short.observe(1e-5)
             self.middle.observe(4e-4)
@@ -38,15 +40,24 @@ class SchedulerModel(RuleBasedStateMachine):
         deadline=st.sampled_from([INF, INF, INF, 0.0, 0.005, 0.3, 2.0]),
         run_timeout=st.sampled_from([INF, INF, 0.008, 0.5]),
         on_cancel=st.sampled_from(["stop", "stop", "kill", "finish"]),
+        key=st.sampled_from([None, None, "a", "b"]),
+        limit=st.sampled_from([None, None, "one", "two"]),
+        size=st.integers(0, 3),
     )
-    def submit(self, cost, deadline, **options):
+    def submit(self, cost, deadline, limit, **options):
         cost = getattr(self, cost)
-        self.world.submit(cost, deadline=self.world.now + deadline, **options)
+        deadline += self.world.now
+        limit = self.limits.get(limit)
+        self.world.submit(cost, deadline=deadline, limit=limit, **options)
 
-    @rule(count=st.integers(2, 5))
-    def submit_short_ones(self, count):
+    @rule(
+        count=st.integers(2, 5),
+        key=st.sampled_from([None, None, "a"]),
+        limit=st.sampled_from([None, None, "two"]),
+    )
+    def submit_short_ones(self, count, key, limit):
         for _ in range(count):
-            self.world.submit(self.short)
+            self.world.submit(self.short, key=key, limit=self.limits.get(limit))
 
     @rule(
         cost=st.sampled_from(["short", "unknown"]),

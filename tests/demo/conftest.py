@@ -17,8 +17,9 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from offloop.demo.app import build_app
+from offloop.demo.server import Server
 from offloop.demo.settings import Settings
+from offloop.demo.web import build_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,7 +59,7 @@ def start_server(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     )
     assert server.stderr is not None
     for line in server.stderr:
-        if found := re.search(r"running on (http://\S+)", line):
+        if found := re.search(r"running on (http://\S+|unix socket)", line):
             return server, found[1]
     raise AssertionError(f"the server ended with {server.wait()}")
 
@@ -75,7 +76,7 @@ def stop_server(
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[tuple[int, str]]:
     """Run one server with one worker for all tests; its process id and address."""
-    server, url = start_server("--workers", "1", "--queue", "8")
+    server, url = start_server("--workers", "1", "--queue", "8", "--no-controls")
     yield server.pid, url
     stop_server(server)
 
@@ -105,11 +106,13 @@ def client(shared_server: tuple[int, str]) -> Iterator[httpx.Client]:
         yield client
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """Says when it is up, and leaves signals to the test runner."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: uvicorn.Config, closing: asyncio.Event, **patience: Any
+    ) -> None:
+        super().__init__(config, closing, **patience)
         self.up = asyncio.Event()
 
     async def startup(self, sockets: Any = None) -> None:
@@ -122,11 +125,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve(**limits: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def serve(
+    patience: Any = None, **limits: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """Run a server of its own in the running loop, and yield a client of it."""
-    app = build_app(Settings(**{"workers": 1, **limits}))
+    patience = patience or {}
+    closing = asyncio.Event()
+    app = build_app(Settings(**{"workers": 1, **limits}), closing)
     config = uvicorn.Config(app, port=0, lifespan="on", ws="none", log_level="error")
-    server = _Server(config)
+    server = _Server(config, closing, **patience)
     running = asyncio.ensure_future(server.serve())
     try:
         await server.up.wait()

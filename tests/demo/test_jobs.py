@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -12,7 +13,7 @@ from offloop.demo.recipe import Recipe
 
 def test_the_heavy_part_is_imported_only_where_the_work_is():
     code = (
-        "import sys, offloop.demo.app\n"
+        "import sys, offloop.demo.web\n"
         "heavy = {'PIL', 'numpy', 'offloop.demo.images'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -31,3 +32,14 @@ def test_a_job_draws():
 
 def test_what_workers_load_beforehand_exists():
     assert [import_module(name).__name__ for name in jobs.PRELOAD] == list(jobs.PRELOAD)
+
+
+def test_a_job_describes(picture):
+    assert jobs.describe(picture("PNG"))["format"] == "PNG"
+
+
+def test_a_worker_says_what_it_can_do():
+    able = jobs.abilities()
+    assert {"jpeg", "png", "webp", "avif"} <= set(able.writes)
+    assert able.versions["Pillow"]
+    assert able.pid == os.getpid()

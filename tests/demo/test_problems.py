@@ -40,6 +40,7 @@ def test_a_problem_travels_with_all_its_fields():
         (errors.JobTimeout("late"), 504),
         (errors.WorkerLost("pid 7 in /home/x"), 502),
         (errors.PoisonJob("again"), 502),
+        (errors.MemoryLimitExceeded("much"), 507),
         (errors.InternalError("bug"), 500),
     ],
 )

@@ -29,5 +29,14 @@ def test_a_sample_is_the_same_every_time():
     assert first == second
 
 
-def test_only_names_that_the_server_offers_can_be_drawn():
-    assert set(samples._PAINTERS) == set(SAMPLES)
+def test_an_animation_moves():
+    sample = samples.draw("animation")
+    frames = [image for image, _ in sample.more]
+    assert len(frames) > 20
+    assert all(frame.size == sample.size for frame in frames)
+    assert len({frame.tobytes() for frame in frames}) == len(frames)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_name_that_the_server_offers_can_be_drawn(name):
+    assert samples.draw(name).size > (100, 100)

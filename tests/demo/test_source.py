@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image, ImageCms
 
 from offloop.demo import source
 from offloop.demo.problems import Problem
@@ -18,6 +18,7 @@ PLENTY = 10_000_000
 KEEP = Recipe(strip=False)
 ORIENTATION = 0x0112
 ARTIST = 0x013B
+CAMERA = 0x010F
 
 
 def problem_of(data, max_pixels=PLENTY):
@@ -29,8 +30,9 @@ def problem_of(data, max_pixels=PLENTY):
 def exif(orientation, **more):
     tags = Image.Exif()
     tags[ORIENTATION] = orientation
-    for value in more.values():
-        tags[ARTIST] = value
+    names = {"artist": ARTIST, "camera": CAMERA}
+    for name, value in more.items():
+        tags[names[name]] = value
     return tags.tobytes()
 
 
@@ -49,7 +51,8 @@ def png_of(width, height):
 
 
 @pytest.mark.parametrize(
-    "format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"]
+    "format",
+    ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "QOI"],
 )
 def test_accepted_formats_are_decoded(picture, format):
     read = source.read(picture(format), Recipe(), PLENTY)
@@ -109,7 +112,7 @@ def test_a_flat_image_of_floats_does_not_divide_by_zero():
 
 def test_an_image_on_its_side_is_measured_upright(picture):
     read = source.read(picture(exif=exif(6)), Recipe(), PLENTY)
-    assert (read.orientation, read.size, read.image.size) == (6, (48, 64), (64, 48))
+    assert (read.orientation, read.upright, read.image.size) == (6, (48, 64), (64, 48))
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
@@ -133,11 +136,10 @@ def test_exif_data_that_cannot_be_written_again_is_dropped(picture, monkeypatch)
 
 
 def test_exif_data_is_kept_on_demand_but_for_the_orientation(picture):
-    data = picture(exif=exif(6, artist="A. Painter"))
-    assert source.read(data, Recipe(), PLENTY).exif == b""
+    data = picture(exif=exif(6, artist="A. Painter", camera="Camera"))
     kept = Image.Exif()
     kept.load(source.read(data, KEEP, PLENTY).exif)
-    assert dict(kept) == {ARTIST: "A. Painter"}
+    assert dict(kept) == {ARTIST: "A. Painter", CAMERA: "Camera"}
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
@@ -153,7 +155,7 @@ def test_exif_data_that_no_jpeg_could_hold_is_dropped(picture):
 def test_a_jpeg_that_will_be_small_is_decoded_small(picture):
     data = picture(size=(1600, 1200), exif=exif(8))
     read = source.read(data, Recipe(width=100), PLENTY)
-    assert (read.size, read.image.size) == ((1200, 1600), (400, 300))
+    assert (read.upright, read.image.size) == ((1200, 1600), (400, 300))
     whole = source.read(data, Recipe(width=700), PLENTY)
     assert whole.image.size == (1600, 1200)
 
@@ -171,7 +173,8 @@ def test_cropping_decodes_enough_for_the_part_that_is_left(picture):
         (b"\0" * 1000, "no known image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a film"),
+        (b"MZ\x90\0", "a program"),
         (b"P6 1 1 255 abc", "no known image"),
     ],
 )
@@ -228,10 +231,102 @@ def test_a_tiff_of_endless_pages_is_refused():
     ]
     problem = problem_of(b"II*\0" + struct.pack("<I", 8) + b"".join(pages))
     assert problem.status == 422
-    assert "more than 1000 pages" in problem.detail
+    assert "more than 1000 frames" in problem.detail
 
 
 def test_an_image_without_pixels_is_refused():
     data = b"GIF89a" + struct.pack("<HHBBB", 0, 0, 0, 0, 0)
     frame = b"," + struct.pack("<HHHHB", 0, 0, 0, 0, 0) + b"\x02\x00"
     assert problem_of(data + frame + b";").status == 422
+
+
+def test_author_and_copyright_are_kept_in_any_case(picture):
+    data = picture(exif=exif(6, artist="A. Painter", camera="Camera"))
+    kept = Image.Exif()
+    kept.load(source.read(data, Recipe(), PLENTY).exif)
+    assert dict(kept) == {ARTIST: "A. Painter"}
+    without = picture(exif=exif(6, camera="Camera"))
+    assert source.read(without, Recipe(), PLENTY).exif == b""
+
+
+def animation(frames, **how):
+    out = io.BytesIO()
+    images = [Image.new("L", (10, 10), n % 256) for n in range(frames)]
+    images[0].save(out, "GIF", save_all=True, append_images=images[1:], **how)
+    return out.getvalue()
+
+
+def test_no_more_frames_are_decoded_than_wanted():
+    data = animation(5, duration=40, loop=3)
+    read = source.read(data, Recipe(frames=3), PLENTY)
+    assert [duration for _, duration in read.more] == [40, 40]
+    assert (read.duration, read.loop) == (40, 3)
+    assert source.read(data, Recipe(), PLENTY).more is None
+    assert source.read(animation(2), Recipe(frames=2), PLENTY).loop == 1
+
+
+def test_a_later_frame_that_is_damaged_is_the_file_s_fault():
+    data = animation(3)
+    read = source.read(data[:-12], Recipe(frames=3), PLENTY)
+    with pytest.raises(Problem, match="The GIF file is damaged"):
+        list(read.more)
+
+
+def test_an_animation_that_ends_early_is_as_long_as_it_is(picture, monkeypatch):
+    def seek(self, frame):
+        raise EOFError
+
+    read = source.read(animation(3), Recipe(frames=3), PLENTY)
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "seek", seek)
+    assert list(read.more) == []
+
+
+def test_a_gif_of_endless_frames_is_refused():
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x4c\x01\0"
+    data = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + 1100 * frame + b";"
+    assert "more than 1000 frames" in problem_of(data).detail
+
+
+@pytest.mark.parametrize("said", [-5, 10**9, "long", None])
+def test_nonsense_about_an_animation_is_ignored(said):
+    image = Image.new("L", (1, 1))
+    image.info = {"duration": said, "loop": said}
+    assert (source._duration(image), source._loop(image)) == (0, 0)
+
+
+def test_an_icon_is_as_large_as_the_picture_in_it():
+    bomb = png_of(8000, 8000)
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb), 22)
+    problem = problem_of(b"\0\0\x01\0\x01\0" + entry + bomb, 1_000_000)
+    assert (problem.status, problem.detail.count("64.0 megapixels")) == (422, 1)
+
+
+@pytest.mark.parametrize("side", [1200, 8000])
+def test_a_frame_that_is_larger_than_the_header_says_is_refused(side):
+    frame = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0)
+    data = animation(1)[:-1] + frame + b"\x02\x02\x4c\x01\0;"
+    read = source.read(data, Recipe(frames=2), 1_000_000)
+    with pytest.raises(Problem, match="more pixels than its header says; 1"):
+        list(read.more)
+
+
+def test_a_file_is_described_by_its_headers():
+    out = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGBA", (40, 20)).save(out, "PNG", exif=exif(6), icc_profile=profile)
+    size = len(out.getvalue())
+    assert source.describe(out.getvalue()) == source.Summary(
+        *("PNG", 20, 40, "RGBA", 1, 800, True, 6, "sRGB built-in", size)
+    )
+    assert source.describe(animation(7)).frames == 7
+
+
+def test_a_bomb_can_be_described():
+    summary = source.describe(png_of(8000, 8000))
+    assert summary.pixels == 64_000_000
+
+
+def test_what_cannot_be_described_is_a_problem(picture):
+    with pytest.raises(Problem, match="no known image"):
+        source.describe(b"hello")
+    assert source.describe(picture(icc_profile=b"nonsense")).icc == "damaged"

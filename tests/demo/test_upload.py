@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 
 import pytest
 from starlette.datastructures import Headers
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from offloop.demo import upload
+from offloop.demo.budget import Budget
 from offloop.demo.problems import Problem
 
 BOUNDARY = "frontier"
@@ -61,6 +63,11 @@ def form(*fields, file=b"abc", name="file"):
     return head + file + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
+async def take(asked, limit, hold=None, timeout=60.0):
+    with Budget(10_000, lambda: 1).hold() as plenty:
+        return await upload.read_upload(asked, limit, hold or plenty, timeout)
+
+
 @pytest.mark.parametrize(
     "type",
     [
@@ -71,23 +78,24 @@ def form(*fields, file=b"abc", name="file"):
         "",
     ],
 )
-async def test_a_raw_body_is_the_image_and_the_query_the_parameters(type):
+async def test_a_raw_body_is_the_image(type):
     asked, _ = request(b"ab", b"c", type=type, query="w=3&w=4")
-    data, pairs = await upload.read_upload(asked, 3)
-    assert (bytes(data), pairs) == (b"abc", [("w", "3"), ("w", "4")])
+    taken = await take(asked, 3)
+    assert (bytes(taken.data), taken.pairs) == (b"abc", [])
 
 
 async def test_a_form_is_a_file_and_parameters():
     asked, _ = request(form(("w", "3"), ("q", "5")), type=FORM, query="f=png")
-    data, pairs = await upload.read_upload(asked, 3)
-    assert (data, pairs) == (b"abc", [("f", "png"), ("w", "3"), ("q", "5")])
+    taken = await take(asked, 3)
+    assert (bytes(taken.data), taken.name) == (b"abc", "x.jpg")
+    assert taken.pairs == [("w", "3"), ("q", "5")]
 
 
 @pytest.mark.parametrize("type", ["text/plain", "application/json"])
 async def test_a_body_that_says_it_is_no_image_is_refused(type):
     asked, _ = request(b"{}", type=type)
     with pytest.raises(Problem, match=type) as refused:
-        await upload.read_upload(asked, 10)
+        await take(asked, 10)
     assert refused.value.status == 415
 
 
@@ -97,27 +105,27 @@ async def test_a_body_that_says_it_is_no_image_is_refused(type):
 async def test_an_empty_image_is_refused(parts, type):
     asked, _ = request(*parts, type=type)
     with pytest.raises(Problem, match="empty") as refused:
-        await upload.read_upload(asked, 10)
+        await take(asked, 10)
     assert refused.value.status == 400
 
 
 async def test_a_form_without_the_file_is_refused():
     asked, _ = request(form(name="image"), type=FORM)
     with pytest.raises(Problem, match="field 'file'") as refused:
-        await upload.read_upload(asked, 10)
+        await take(asked, 10)
     assert (refused.value.status, refused.value.param) == (400, "file")
 
 
 async def test_a_form_that_is_none_is_refused():
     asked, _ = request(b"what is this", type=FORM)
     with pytest.raises(HTTPException) as refused:
-        await upload.read_upload(asked, 100)
+        await take(asked, 100)
     assert refused.value.status_code == 400
 
 
 async def refused_as_too_large(asked, limit):
     with pytest.raises(Problem, match="larger than") as refused:
-        await upload.read_upload(asked, limit)
+        await take(asked, limit)
     assert refused.value.status == 413
     assert refused.value.headers == {"Connection": "close"}
 
@@ -168,4 +176,34 @@ async def test_a_form_is_not_read_to_the_end_when_it_goes_too_far():
 async def test_a_client_that_leaves_is_noticed(limit):
     asked, _ = request(b"abcd", leaves=True)
     with pytest.raises(ClientDisconnect):
-        await upload.read_upload(asked, limit)
+        await take(asked, limit)
+
+
+@pytest.mark.parametrize("type", ["image/png", FORM])
+async def test_equal_images_have_equal_digests_however_they_come(type):
+    body = form(file=b"abcdef") if type == FORM else b"abcdef"
+    asked, _ = request(body[:3], body[3:], type=type)
+    taken = await take(asked, 1000)
+    assert taken.digest == hashlib.blake2b(b"abcdef", digest_size=32).digest()
+
+
+async def test_what_has_arrived_is_counted_as_held():
+    budget = Budget(5, lambda: 7)
+    with budget.hold() as hold:
+        asked, _ = request(b"ab", b"cd")
+        await take(asked, 10, hold)
+        assert budget.used == 4
+        asked, _ = request(b"ab", b"cd")
+        with pytest.raises(Problem) as refused:
+            await take(asked, 10, hold)
+        assert (refused.value.status, budget.used) == (429, 4)
+
+
+@pytest.mark.parametrize("type", ["image/png", FORM])
+async def test_a_body_that_does_not_end_is_given_up(type):
+    asked, sender = request(b"", type=type)
+    sender.left[0]["more_body"] = True
+    with pytest.raises(Problem, match=r"longer than 0\.01 s") as refused:
+        await take(asked, 10, timeout=0.01)
+    assert refused.value.status == 408
+    assert refused.value.headers == {"Connection": "close"}

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -364,4 +365,7 @@ async def warm_up() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    logging.getLogger("offloop").setLevel(
+        logging.ERROR
+    )  # who hangs is killed: so be it
     sys.exit(main())

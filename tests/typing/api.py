@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, assert_type
 
 import offloop
 from offloop import (
+    Executor,
     Job,
     JobContext,
     Offloaded,
@@ -36,6 +38,8 @@ def scale(data: bytes, width: int, *, quality: float = 0.8) -> bytes:
     timeout=5,
     run_timeout=timedelta(seconds=2),
     priority=1,
+    key="tenant",
+    max_concurrency=2,
     retries=2,
     retry_on=(ConnectionError, OSError),
     on_full="wait",
@@ -214,3 +218,16 @@ def other_names(offloaded: Offloaded[[int], str]) -> None:
     assert_type(offloaded.local(1), Any)
     assert_type(Recycle(max_jobs=100), Recycle)
     assert_type(offloop.__version__, str)
+
+
+# --- Executor -------------------------------------------------------------------------
+
+
+def executor() -> None:
+    with Executor(2, timeout=timedelta(seconds=3)) as executor:
+        assert_type(executor.submit(plain, 3, label="x"), Future[list[str]])
+        executor.submit(plain, "3")  # type: ignore
+        executor.submit(plain, 3, colour="x")  # type: ignore
+        for words in executor.map(plain, [1, 2], timeout=3, buffersize=4):
+            assert_type(words, list[str])
+    Executor(processes=3)  # type: ignore

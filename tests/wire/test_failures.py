@@ -9,7 +9,12 @@ import cloudpickle
 import pytest
 
 import jobs_wire
-from offloop.errors import JobTimeout, RemoteError, RemoteTraceback
+from offloop.errors import (
+    ControlFlowError,
+    JobTimeout,
+    RemoteError,
+    RemoteTraceback,
+)
 from offloop.wire import failures
 from offloop.wire.failures import decode_error, encode_error
 
@@ -340,7 +345,7 @@ def test_a_group_whose_class_is_missing_here_is_a_plain_group(monkeypatch):
 )
 def test_what_would_end_or_confuse_the_loop_is_a_cause(error):
     received = through(raised(error))
-    assert type(received) is RemoteError
+    assert type(received) is ControlFlowError
     assert received.type_name.endswith(type(error).__name__)
     assert type(received.__cause__) is type(error)
     assert type(received.__cause__.__cause__) is RemoteTraceback

@@ -147,6 +147,13 @@ def test_last_words_land_behind_the_page_and_harm_nothing(ends):
     assert list(ends.parent.kept()) == wanted
 
 
+def test_last_words_can_be_said_by_the_worker_itself(ends):
+    ends.worker.say_last("a" * 20_000 + "é\udcff: no database today")
+    words = StatusPage.last_words(ends.file)
+    assert len(words.encode()) == 16384
+    assert words.endswith("aé\\udcff: no database today")
+
+
 @pytest.mark.parametrize("memfd", [True, False])
 def test_no_path_leads_to_the_file_and_no_program_inherits_it(monkeypatch, memfd):
     if not memfd:

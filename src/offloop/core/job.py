@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 from offloop.errors import InternalError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from offloop.core.limits import ConcurrencyLimit
     from offloop.core.policies import RunTime
 
 
@@ -92,7 +95,9 @@ class JobRecord:
         "handle",
         "history",
         "id",
+        "key",
         "kills",
+        "limit",
         "on_cancel",
         "priority",
         "retries",
@@ -100,6 +105,7 @@ class JobRecord:
         "run_time",
         "run_timeout",
         "sent_at",
+        "size",
         "state",
         "submitted_at",
         "worker",
@@ -132,6 +138,12 @@ class JobRecord:
         self.retries = retries
         #: "stop", "kill" or "finish": what a cancellation does to a running job
         self.on_cancel = on_cancel
+        #: whose job it is, for fair shares among keys; None: nobody's in particular
+        self.key: Hashable = None
+        #: how many jobs of its function may run at once, if that is limited
+        self.limit: ConcurrencyLimit | None = None
+        #: bytes that it keeps in memory while it is pending, if they are counted
+        self.size = 0
         #: changes only along MOVES
         self.state = _QUEUED
         #: number of the worker that has it, or that it ended with; None while it waits

@@ -1,9 +1,10 @@
 """Every job from its submission to its one ending, wherever it is in between.
 
     add ──▶ queue ──(sent)──▶ ... ──▶ settle
-              ▲                │
-              ├─── requeue ◀───┤
-              └─── delays  ◀───┘ retry
+            │ ▲ ▲              │
+       park │ │ ├─── requeue ◀─┤
+            ▼ │ └─── delays  ◀─┘ retry
+            limit of its function
 
 The ledger keeps the pending jobs, the queue of those that may be sent, the times of
 those that must wait or must end, and the counts. It does not know workers: a job that
@@ -26,6 +27,7 @@ from offloop.core.timers import Timers
 
 if TYPE_CHECKING:
     from offloop.core.job import JobRecord
+    from offloop.core.limits import ConcurrencyLimit
 
 # Stories of this many jobs are kept after their ending, if there was something to tell.
 _STORIES = 256
@@ -41,6 +43,8 @@ class SchedulerStats:
     Attributes:
         queued, delayed, sent: pending jobs that wait for a worker, wait for a retry, or
             are with a worker.
+        parked: those of the queued that wait for the limit of their function.
+        size: bytes of the pending jobs, where they are counted.
         workers, idle_workers: known workers, and those that have no job and may get
             one.
         submitted: jobs accepted.
@@ -50,8 +54,10 @@ class SchedulerStats:
     """
 
     queued: int
+    parked: int
     delayed: int
     sent: int
+    size: int
     workers: int
     idle_workers: int
     submitted: int
@@ -75,9 +81,11 @@ class Ledger:
         "endings",
         "held",
         "jobs",
+        "parked",
         "queue",
         "requeued",
         "retried",
+        "size",
         "stories",
         "submitted",
     )
@@ -85,10 +93,14 @@ class Ledger:
     def __init__(self) -> None:
         #: every job that has not been settled, by number
         self.jobs: dict[int, JobRecord] = {}
-        #: those of them that are QUEUED
+        #: those of them that are QUEUED, but for those in `held` or parked
         self.queue = JobQueue()
         #: new jobs, QUEUED too, which are not in the queue yet
         self.held = Arrivals()
+        #: number of jobs, QUEUED too, that wait for the limit of their function
+        self.parked = 0
+        #: bytes of the pending jobs
+        self.size = 0
         #: deadline of each pending job that has one
         self.deadlines = Timers()
         #: when a DELAYED job may run again; exactly the DELAYED jobs
@@ -132,6 +144,7 @@ class Ledger:
         job.returned_at = now
         if job.deadline != inf:
             self.deadlines.drop(job.id)
+        self.size -= job.size
         self.endings[ending] += 1
         self.drain.ended(now)
         self._keep_story(job, ending)
@@ -148,15 +161,44 @@ class Ledger:
                 self.deadlines.drop(job.id)
             if job.history is not None:
                 self._keep_story(job, _RESULT)
+        if self.size:
+            self.size -= sum(job.size for job, _ in results)
         self.endings[_RESULT] += len(results)
         self.drain.ended(now, len(results))
 
-    def leave_wait(self, job: JobRecord, before: JobState) -> None:
+    def leave_wait(self, job: JobRecord, before: JobState, now: float) -> None:
         """Take a job that was just settled out of where it waited in state `before`."""
-        if before is JobState.QUEUED:
-            self.queue.discard(job)
-        else:
+        limit = job.limit
+        if before is JobState.DELAYED:
             self.delays.drop(job.id)
+        elif limit is not None and job.id in limit.parked:
+            limit.held.discard(job)
+            limit.parked.remove(job.id)
+            self.parked -= 1
+        else:
+            self.queue.discard(job)
+            if limit is not None:
+                self.unpark(limit, now)
+
+    def park(self, job: JobRecord, limit: ConcurrencyLimit) -> None:
+        """Set a job aside whose function has as many jobs with workers as it may."""
+        limit.held.push_front(job)
+        limit.parked.add(job.id)
+        self.parked += 1
+
+    def unpark(self, limit: ConcurrencyLimit, now: float) -> None:
+        """Let one job into the queue that the limit has held, if there is any."""
+        if limit.held.waiting:
+            job = limit.held.first(now)
+            limit.held.pop_first()
+            limit.parked.remove(job.id)
+            self.parked -= 1
+            self.queue.push_front(job)
+
+    def free(self, limit: ConcurrencyLimit, now: float) -> None:
+        """Note that a job of that limit is with its worker no more."""
+        limit.sent -= 1
+        self.unpark(limit, now)
 
     def requeue(self, job: JobRecord, now: float, why: str) -> None:
         """Put a job that was SENT before those of its priority that never were."""
@@ -195,12 +237,14 @@ class Ledger:
     def stats(self, workers: int, idle_workers: int) -> SchedulerStats:
         """Return a snapshot, with what is said here about the workers."""
         endings = self.endings
-        queued = self.queue.waiting + self.held.waiting
+        queued = self.queue.waiting + self.held.waiting + self.parked
         delayed = len(self.delays)
         return SchedulerStats(
             queued=queued,
+            parked=self.parked,
             delayed=delayed,
             sent=len(self.jobs) - queued - delayed,
+            size=self.size,
             workers=workers,
             idle_workers=idle_workers,
             submitted=self.submitted,
@@ -235,7 +279,29 @@ class Ledger:
         jobs = self.jobs.values()
         queued = {job.id for job in jobs if job.state is JobState.QUEUED}
         delayed = {job.id for job in jobs if job.state is JobState.DELAYED}
+        queued -= self._check_limits()
         assert {job.id for job in self.queue.jobs() + self.held.jobs()} == queued
         assert set(self.delays) == delayed
         assert set(self.deadlines) == {job.id for job in jobs if job.deadline != inf}
         assert self.submitted == len(jobs) + sum(self.endings.values())
+        assert self.size == sum(job.size for job in jobs)
+
+    def _check_limits(self) -> set[int]:
+        """Assert what holds of limits; returns the jobs that they hold."""
+        parked: set[int] = set()
+        limited = [job for job in self.jobs.values() if job.limit is not None]
+        for limit in {job.limit for job in limited if job.limit is not None}:
+            limit.held.check()
+            parked |= limit.parked
+            assert {job.id for job in limit.held.jobs()} == limit.parked
+            assert limit.sent <= limit.most
+            queued = [
+                job
+                for job in limited
+                if job.limit is limit and job.state is JobState.QUEUED
+            ]
+            ready = len(queued) - len(limit.parked)
+            if limit.parked:
+                assert limit.sent + ready >= limit.most, "held for nothing"
+        assert self.parked == len(parked)
+        return parked

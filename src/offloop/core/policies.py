@@ -21,6 +21,14 @@ _DECAY = 1 / 64
 # Endings that are timed together: answers come in bursts, single gaps say nothing.
 _BURST = 32
 
+# Seconds that a chunk of items should run, so that asking for the next one (a tenth of
+# a millisecond) costs little, and those for which making it may keep the caller's loop.
+_CHUNK_TIME = 0.01
+_LOOP_TIME = 0.0005
+
+# A chunk has at most so many times the items of one that was measured.
+_CHUNK_GROWTH = 8
+
 _RETRY_BASE = 0.1
 _RESTART_BASE = 0.1
 _MAX_DELAY = 30.0
@@ -31,9 +39,11 @@ _MASK = (1 << 32) - 1
 class RunTime:
     """A high quantile of one function's run times: it jumps up and sinks slowly."""
 
-    __slots__ = ("estimate", "peak", "samples")
+    __slots__ = ("chunks", "estimate", "peak", "samples")
 
     def __init__(self) -> None:
+        #: the same for jobs that call the function with each item of a chunk
+        self.chunks: RunTime | None = None
         #: seconds that nearly every run stays under; inf while too few have been seen
         self.estimate = inf
         #: the same without that caution
@@ -50,6 +60,40 @@ class RunTime:
         self.samples += 1
         if self.samples >= _KNOWN_AFTER:
             self.estimate = self.peak
+
+
+class ChunkSize:
+    """How many items share a job: as many as run for a moment together.
+
+    Begins with one, and follows what is measured: slower items count at once, faster
+    ones little by little.
+    """
+
+    __slots__ = ("_limit", "_make", "_run", "items")
+
+    def __init__(self, run_timeout: float = inf) -> None:
+        #: items of the next chunk
+        self.items = 1
+        #: seconds that a chunk may run; a small part of the limit that it has as a job
+        self._limit = min(_CHUNK_TIME, run_timeout / 10)
+        #: seconds that an item runs, and that it takes the caller to read and encode it
+        self._run = self._make = 0.0
+
+    def ran(self, items: int, seconds: float) -> None:
+        """Learn from a chunk that ran."""
+        self._run = _follow(self._run, seconds / items)
+        most = self._limit / max(self._run, 1e-9)
+        if self._make:
+            most = min(most, _LOOP_TIME / self._make)
+        self.items = max(1, int(min(most, _CHUNK_GROWTH * items)))
+
+    def made(self, items: int, seconds: float) -> None:
+        """Learn what it took to make a chunk and hand it over."""
+        self._make = _follow(self._make, seconds / items)
+
+
+def _follow(estimate: float, value: float) -> float:
+    return value if value > estimate else estimate + (value - estimate) / 4
 
 
 class DrainRate:

@@ -25,6 +25,7 @@ story.
 
 from __future__ import annotations
 
+import sys
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ class Scheduler:
 
     Args:
         max_pending: jobs that may wait or run at once; None for any number.
+        max_pending_bytes: bytes of pending jobs from which no further job is taken, so
+            that they exceed it by one job at most; None for any number.
         grace: seconds that an interrupted job has before its worker is killed.
         leave_time: seconds that a worker without a job has to leave in; user code may
             run then too, at the interpreter's end.
@@ -69,6 +72,7 @@ class Scheduler:
         self,
         *,
         max_pending: int | None = None,
+        max_pending_bytes: int | None = None,
         grace: float = 0.2,
         leave_time: float = 5.0,
         max_kills: int = 3,
@@ -76,6 +80,7 @@ class Scheduler:
         window: float = 0.001,
     ) -> None:
         self._max_pending = max_pending
+        self._max_bytes = max_pending_bytes
         self._max_kills = max_kills
         #: returns the number for a new job, larger than all before it
         self.next_id: Callable[[], int] = count(1).__next__
@@ -102,9 +107,13 @@ class Scheduler:
         return not self._jobs
 
     @property
-    def has_room(self) -> bool:
-        """True while one more job would be accepted."""
-        return self._max_pending is None or len(self._jobs) < self._max_pending
+    def room(self) -> int:
+        """Number of jobs that would certainly be accepted now, one after the other."""
+        most, most_bytes = self._max_pending, self._max_bytes
+        room = sys.maxsize if most is None else most - len(self._jobs)
+        if most_bytes is None:
+            return room
+        return min(room, int(self._ledger.size < most_bytes))
 
     def knows(self, worker: int) -> bool:
         """Tell whether a worker is between `worker_ready` and `worker_lost`."""
@@ -124,28 +133,38 @@ class Scheduler:
         """Return for how many seconds the job whose turn is next has been waiting."""
         if not self._queue.waiting:
             return 0.0
-        return now - self._queue.first().submitted_at
+        return now - self._queue.first(now).submitted_at
 
     def idle_workers(self) -> list[int]:
         """Return the workers that have no job and may get one, idle longest first."""
         return self._roster.idle_workers()
 
-    def check_room(self, now: float) -> None:
+    def check_room(self, now: float, elsewhere: int = 0) -> None:
         """Raise what `job_submitted` would raise if it came now.
 
+        Args:
+            now: the time.
+            elsewhere: jobs that are on their way here, and count as well.
+
         Raises:
-            PoolFull: `max_pending` jobs are pending.
+            PoolFull: as many jobs, or bytes of jobs, are pending as may be.
         """
-        limit = self._max_pending
-        if limit is None or self.has_room:
+        count, size = len(self._jobs) + elsewhere, self._ledger.size
+        most, most_bytes = self._max_pending, self._max_bytes
+        what = f"{count:,} jobs are pending"
+        if most is not None and count >= most:
+            pending, limit, word = count, most, "max_pending"
+        elif most_bytes is not None and size >= most_bytes:
+            pending, limit, word = size, most_bytes, "max_pending_bytes"
+            what += f" with {size:,} bytes"
+        else:
             return
         wait = self.retry_after(now)
         hint = "" if wait is None else f" in about {wait:.3g} s"
         raise PoolFull(
-            f"{len(self._jobs)} jobs are pending and max_pending is {limit}; the job"
-            f" was not queued. Try again{hint}, when one has ended, or raise"
-            " max_pending.",
-            pending=len(self._jobs),
+            f"{what} and {word} is {limit:,}; the job was not queued. Try again{hint},"
+            f" when one has ended, or raise {word}.",
+            pending=pending,
             limit=limit,
             retry_after=wait,
         )
@@ -178,36 +197,40 @@ class Scheduler:
         """Take a new job, and send it at once if a worker has room.
 
         Raises:
-            PoolFull: `max_pending` jobs are pending; nothing has changed.
+            PoolFull: as many are pending as may be; nothing has changed.
         """
+        self.check_room(now)
         self.job_held(job, now)
         return self.held_released(now)
 
     def job_held(self, job: JobRecord, now: float) -> None:
         """Take a new job that others follow at once; `held_released` sends them.
 
-        Deciding about many at a time costs half of what it costs one by one.
+        Deciding about many at a time costs half of what it costs one by one. Bytes are
+        not looked at: who has encoded a job for a while has asked for `room` before.
 
         Raises:
-            PoolFull: `max_pending` jobs are pending; nothing has changed.
+            PoolFull: as many are pending as may be; nothing has changed.
         """
         jobs = self._jobs
         if self._max_pending is not None and len(jobs) >= self._max_pending:
             self.check_room(now)
         if job.id in jobs:
             raise self._bug(f"job {job.id} was submitted twice", job.id)
+        if job.size:
+            self._ledger.size += job.size
         self._ledger.add(job, now)
 
     def held_released(self, now: float) -> list[Command]:
         """Send what was held back, as far as workers have room."""
         commands: list[Command] = []
         queue, held = self._queue, self._held
-        first = queue.first() if queue.waiting else None
-        if first is None and not held.mixed:
+        first = queue.first(now) if queue.waiting else None
+        if first is None and not held.mixed():
             self._send_from(held, now, commands)
         if held.waiting:
             self._queue_held()
-            if queue.first() is not first:  # else the one that waits does so still
+            if queue.first(now) is not first:  # else the one that waits does so still
                 self._send_from(queue, now, commands)
         return commands
 
@@ -226,10 +249,14 @@ class Scheduler:
         left = answers[-1][0]
         results: list[tuple[JobRecord, Any]] = []
         for job_id, result, run_time in answers:
-            job = inbox.pop(job_id, None) or self._take(record, job_id)
+            job = inbox.pop(job_id, None)
+            if job is None:
+                raise self._not_held(record, job_id)
             record.load -= job.charge
             job.run_time = run_time
             job.cost.observe(run_time)
+            if job.limit is not None:
+                self._ledger.free(job.limit, now)
             if job.state is _SENT:
                 job.attempts += 1
                 results.append((job, result))
@@ -263,7 +290,9 @@ class Scheduler:
             now: the time.
         """
         record = self._worker(worker)
-        job = self._answered(record, job_id, run_time)
+        job = self._take(record, job_id, now)
+        job.run_time = run_time
+        job.cost.observe(run_time)
         commands: list[Command] = []
         if job.state is _SENT:
             job.attempts += 1
@@ -278,7 +307,7 @@ class Scheduler:
         A job that raised JobInterrupted by itself ends as cancelled.
         """
         record = self._worker(worker)
-        job = self._take(record, job_id)
+        job = self._take(record, job_id, now)
         commands: list[Command] = []
         if job.state is _SENT:
             job.attempts += 1
@@ -343,7 +372,7 @@ class Scheduler:
             before = job.state
             if before is not _SENT:
                 self._ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
-                self._ledger.leave_wait(job, before)
+                self._ledger.leave_wait(job, before, now)
         return commands
 
     # Facts about workers, and time
@@ -393,6 +422,8 @@ class Scheduler:
         for job_id in list(record.inbox):
             job = record.inbox[job_id]
             if job_id == running and job.state is _SENT:
+                if job.limit is not None:
+                    self._ledger.free(job.limit, now)
                 self._blame(job, record, detail, now, commands)
             else:
                 self._take_back(record, job_id, now)
@@ -425,14 +456,22 @@ class Scheduler:
         """Send waiting jobs while there is room for the one whose turn it is.
 
         It is never passed over: a short job from behind it would take the place that it
-        waits for, again and again.
+        waits for, again and again. Only one that waits for its function's limit steps
+        aside.
         """
         roster = self._roster
         while source.waiting and roster.room:
-            job = source.first()
+            job = source.first(now)
+            limit = job.limit
             if job.deadline <= now:
                 self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
                 source.drop(1)
+                if limit is not None:
+                    self._ledger.unpark(limit, now)
+                continue
+            if limit is not None and limit.full:
+                source.drop(1)
+                self._ledger.park(job, limit)
                 continue
             # Nobody gets more than an even share, so that none gets its second job
             # before all have their first.
@@ -464,12 +503,16 @@ class Scheduler:
         got = 0
         for job in jobs:
             charge = charge_of(job)
+            limit = job.limit
             if got and (
                 load + charge > roster.window
                 or before + got == roster.max_credit
                 or job.deadline <= now
+                or (limit is not None and limit.full)
             ):
                 break
+            if limit is not None:
+                limit.sent += 1
             job.move(_SENT)
             job.charge = charge
             job.worker = number
@@ -492,31 +535,25 @@ class Scheduler:
             raise self._bug(f"worker {number} is not known")
         return record
 
-    def _take(self, worker: WorkerRecord, job_id: int) -> JobRecord:
+    def _take(self, worker: WorkerRecord, job_id: int, now: float) -> JobRecord:
         """Take a job out of the inbox that its worker has answered for."""
         job = self._roster.take(worker, job_id)
         if job is None:
-            text = (
-                f"worker {worker.number} spoke of job {job_id}, which it does not have"
-            )
-            raise self._bug(text, job_id)
+            raise self._not_held(worker, job_id)
+        if job.limit is not None:
+            self._ledger.free(job.limit, now)
         return job
+
+    def _not_held(self, worker: WorkerRecord, job_id: int) -> InternalError:
+        text = f"worker {worker.number} spoke of job {job_id}, which it does not have"
+        return self._bug(text, job_id)
 
     def _take_back(self, worker: WorkerRecord, job_id: int, now: float) -> None:
         """Queue a job again that has not begun, if it is still wanted."""
-        job = self._take(worker, job_id)
+        job = self._take(worker, job_id, now)
         if job.state is _SENT:
             self._ledger.requeued += 1
             self._ledger.requeue(job, now, f"not begun by worker {worker.number}")
-
-    def _answered(
-        self, worker: WorkerRecord, job_id: int, run_time: float
-    ) -> JobRecord:
-        """Take a job that has run out of the inbox, and learn how long it took."""
-        job = self._roster.take(worker, job_id) or self._take(worker, job_id)
-        job.run_time = run_time
-        job.cost.observe(run_time)
-        return job
 
     def _go_on(
         self, worker: WorkerRecord, job_id: int, now: float, commands: list[Command]
@@ -541,7 +578,7 @@ class Scheduler:
         before = job.state
         if before is not _SENT:
             self._ledger.settle(job, state, ending, None, now, commands)
-            self._ledger.leave_wait(job, before)
+            self._ledger.leave_wait(job, before, now)
             return
         assert job.worker is not None  # as for every job that is SENT
         worker = self._workers[job.worker]

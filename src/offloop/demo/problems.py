@@ -11,14 +11,19 @@ from math import ceil
 
 from offloop import errors
 
-__all__ = ["Problem", "from_pool"]
+__all__ = ["FULL", "Problem", "from_pool"]
 
 # What HTTP calls each status; the longer names of the standard library are for people
 # who know HTTP.
 _TITLES = {
     400: "Bad request",
+    401: "Not signed",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    406: "No format that the client takes",
+    408: "Too slow",
+    410: "Expired",
     413: "The upload is too large",
     415: "Not an image that is accepted here",
     422: "The image cannot be processed",
@@ -27,6 +32,7 @@ _TITLES = {
     502: "The worker was lost",
     503: "Not available",
     504: "Out of time",
+    507: "Out of memory",
 }
 
 
@@ -74,6 +80,9 @@ class Problem(Exception):
         return f"{self.status} {self.title}: {self.detail}"
 
 
+#: what a client reads that comes when there is no room
+FULL = "All workers are busy and the queue is full; try again later."
+
 # The first line that fits counts. Texts are for the client: a path or a process number
 # of the server is none of its business.
 _POOL_PROBLEMS: tuple[tuple[type[errors.OffloopError], int, str], ...] = (
@@ -83,20 +92,23 @@ _POOL_PROBLEMS: tuple[tuple[type[errors.OffloopError], int, str], ...] = (
     (errors.JobTimeout, 504, "The image took too long; its worker was stopped."),
     (errors.WorkerLost, 502, "The process that worked on this image died."),
     (errors.PoisonJob, 502, "This image kills every process that works on it."),
+    (errors.MemoryLimitExceeded, 507, "The image takes more memory than is allowed."),
 )
 
 
-def from_pool(error: errors.OffloopError) -> Problem:
-    """Return the problem that an error of the pool means to the client."""
+def from_pool(error: errors.OffloopError, retry_after: int = 1) -> Problem:
+    """Return the problem that an error of the pool means to the client.
+
+    Args:
+        error: what the pool raised.
+        retry_after: seconds after which another attempt makes sense.
+    """
     if isinstance(error, errors.PoolFull):
-        wait = str(max(1, ceil(error.retry_after or 0)))
-        return Problem(
-            429,
-            "All workers are busy and the queue is full; try again later.",
-            headers={"Retry-After": wait},
-        )
+        retry_after = max(retry_after, ceil(error.retry_after or 0))
+    wait = {"Retry-After": str(retry_after)}
+    if isinstance(error, errors.PoolFull):
+        return Problem(429, FULL, headers=wait)
     for kind, status, detail in _POOL_PROBLEMS:
         if isinstance(error, kind):
-            headers = {"Retry-After": "1"} if status == 503 else {}
-            return Problem(status, detail, headers=headers)
+            return Problem(status, detail, headers=wait if status == 503 else {})
     return Problem(500, "The server made a mistake.")

@@ -1,22 +1,24 @@
-"""What a client may ask for: the table of parameters, and the recipe that they make.
-
-Strings go in, a checked `Recipe` comes out; nothing is guessed or ignored, so that a
-misspelt word is an answer and not a wrong image.
-"""
+"""What to make of an image: plain data, checked by `parameters`, obeyed by `images`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offloop.demo.problems import Problem
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from offloop.demo.accept import Accepted
 
-__all__ = ["FITS", "FORMATS", "MAX_SIDE", "Recipe", "parse"]
+__all__ = [
+    "ANIMATED",
+    "FITS",
+    "FORMATS",
+    "GRAVITIES",
+    "LOSSY",
+    "MAX_SIDE",
+    "Recipe",
+]
 
-#: output formats, and the media type of each
+#: output formats, and the media type of each; not every installation writes them all
 FORMATS = {
     "jpeg": "image/jpeg",
     "png": "image/png",
@@ -24,29 +26,78 @@ FORMATS = {
     "avif": "image/avif",
     "gif": "image/gif",
     "tiff": "image/tiff",
+    "jp2": "image/jp2",
+    "qoi": "image/qoi",
+    "heic": "image/heic",
+    "jxl": "image/jxl",
 }
 
+#: formats that heed `quality`
+LOSSY = ("jpeg", "webp", "avif", "jp2", "heic", "jxl")
+
+#: formats that can hold an animation
+ANIMATED = ("webp", "gif", "png", "avif")
+
 FITS = ("inside", "outside", "contain", "cover", "fill")
+
+#: what stays in view when "cover" cuts: where it lies, as shares of what is cut off
+GRAVITIES = {
+    "center": (0.5, 0.5),
+    "north": (0.5, 0.0),
+    "northeast": (1.0, 0.0),
+    "east": (1.0, 0.5),
+    "southeast": (1.0, 1.0),
+    "south": (0.5, 1.0),
+    "southwest": (0.0, 1.0),
+    "west": (0.0, 0.5),
+    "northwest": (0.0, 0.0),
+}
 
 #: the largest width or height that can be asked for
 MAX_SIDE = 8192
 
-_SWITCH = {"1": True, "true": True, "0": False, "false": False}
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to make of an image.
+    """What to make of an image, in the order in which it is done.
+
+    The image is turned upright by its EXIF orientation before anything else, so that
+    all sizes and places are those that people see.
 
     Attributes:
-        format: a name of `FORMATS`; None: as the source, or PNG if that is not one.
-        quality: from 1 to 100; None: the format's default. Lossless formats ignore it.
+        rotate: degrees clockwise: 0, 90, 180 or 270.
+        flip: exchange top and bottom, after `rotate`.
+        flop: exchange left and right, after `rotate`.
+        crop: the part that is used: left, top, width and height in pixels.
         width, height: wanted size; None: follows from the other, or from the source.
         fit: how the image is fitted into width and height, in the words of CSS:
-            "inside" shrinks it until it fits and never enlarges it; "outside" scales it
-            until it covers them; "contain" pads it, "cover" crops it, and "fill"
-            distorts it to exactly that size.
-        strip: drop EXIF data. (Comments, XMP and colour profiles always go.)
+            "inside" scales it until it fits; "outside" until it covers them; "contain"
+            pads it, "cover" crops it, and "fill" distorts it to exactly that size.
+        enlarge: let "inside", "outside" and "contain" scale above the size it has.
+        gravity: what "cover" keeps in view: a name of `GRAVITIES`, or "attention" for
+            the part with the most detail.
+        grayscale: drop the colours.
+        blur: radius in pixels of the result; 0: none.
+        sharpen: strength; 0: none, 1: usual.
+        background: colour to put behind transparent parts and padding; None: padding is
+            transparent or white, and transparent parts stay so if the format can.
+        icc: "srgb" converts colours to sRGB; "keep" leaves them, with their profile.
+        format: a name of `FORMATS`; None: the best one of `accepted`.
+        accepted: formats to choose from when `format` is None; None: all.
+        quality: from 1 to 100; None: the format's default. Lossless formats ignore it.
+        max_bytes: lower the quality until the file is not larger; None: any size.
+        lossless: keep every pixel, where the format has the choice (WebP, AVIF, JPEG
+            2000, JPEG XL).
+        progressive: let a JPEG appear at once and get sharper.
+        subsampling: resolution of the colours in JPEG and AVIF: "4:4:4", "4:2:2" or
+            "4:2:0".
+        speed: effort of AVIF: 0 is slow and small, 10 quick.
+        method: effort of WebP: 0 is quick, 6 slow and small.
+        frames: frames of an animation to keep.
+        strip: drop EXIF data, but for author and copyright. (Comments and XMP always
+            go.)
+        measure: compare the result with what was encoded.
+        before: steps to be taken first, each with its own turning, crop and size.
     """
 
     format: str | None = None
@@ -54,76 +105,30 @@ class Recipe:
     width: int | None = None
     height: int | None = None
     fit: str = "inside"
+    enlarge: bool = False
+    crop: tuple[int, int, int, int] | None = None
+    gravity: str = "center"
+    rotate: int = 0
+    flip: bool = False
+    flop: bool = False
+    grayscale: bool = False
+    blur: float = 0.0
+    sharpen: float = 0.0
+    background: tuple[int, int, int] | None = None
     strip: bool = True
+    icc: str = "srgb"
+    progressive: bool = True
+    lossless: bool = False
+    speed: int = 8
+    method: int = 4
+    subsampling: str = "4:2:0"
+    max_bytes: int | None = None
+    frames: int = 1
+    measure: bool = False
+    accepted: Accepted | None = None
+    before: tuple[Recipe, ...] = ()
 
-
-def _choice(words: Iterable[str]) -> Callable[[str], str]:
-    allowed = tuple(words)
-
-    def read(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value.lower()
-
-    return read
-
-
-def _whole(most: int) -> Callable[[str], int]:
-    def read(value: str) -> int:
-        # Not int() alone: it also takes "1_0", " 7 " and Arabic digits.
-        if not (value.isascii() and value.isdigit() and len(value) <= 6):
-            raise ValueError(f"must be a whole number from 1 to {most}")
-        if not 1 <= int(value) <= most:
-            raise ValueError(f"must be from 1 to {most}")
-        return int(value)
-
-    return read
-
-
-def _switch(value: str) -> bool:
-    if value.lower() not in _SWITCH:
-        raise ValueError("must be 0 or 1")
-    return _SWITCH[value.lower()]
-
-
-def _format(value: str) -> str:
-    word = value.lower()
-    return _choice(FORMATS)({"jpg": "jpeg", "tif": "tiff"}.get(word, word))
-
-
-#: each parameter: the field of the recipe, and what reads its value
-_PARAMETERS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "format": ("format", _format),
-    "f": ("format", _format),
-    "quality": ("quality", _whole(100)),
-    "q": ("quality", _whole(100)),
-    "w": ("width", _whole(MAX_SIDE)),
-    "h": ("height", _whole(MAX_SIDE)),
-    "fit": ("fit", _choice(FITS)),
-    "strip": ("strip", _switch),
-}
-
-
-def parse(pairs: Iterable[tuple[str, str]]) -> Recipe:
-    """Return the recipe that parameters of a query or a form ask for.
-
-    An empty value counts as not given: that is what a form sends for an empty field.
-
-    Raises:
-        Problem: 400, for an unknown name, a bad value, or one thing asked for twice.
-    """
-    fields: dict[str, object] = {}
-    for name, value in pairs:
-        if name not in _PARAMETERS:
-            known = ", ".join(_PARAMETERS)
-            raise Problem(400, f"Unknown parameter {name!r}; there are: {known}.", name)
-        if not value:
-            continue
-        field, read = _PARAMETERS[name]
-        if field in fields:
-            raise Problem(400, f"The parameter {name!r} is given twice.", name)
-        try:
-            fields[field] = read(value)
-        except ValueError as error:
-            raise Problem(400, f"{name} {error}, not {value[:40]!r}.", name) from None
-    return Recipe(**fields)  # type: ignore[arg-type]  # the table pairs field and reader
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """All steps in order; this recipe is the last one."""
+        return (*self.before, self)

@@ -6,10 +6,15 @@ every machine because the noise has a fixed seed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 from offloop.demo.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["draw"]
 
@@ -30,6 +35,10 @@ _Pixels = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 def draw(name: str) -> Source:
     """Return a sample picture by its name in `jobs.SAMPLES`."""
+    if name == "animation":
+        frames = _animation()
+        image, duration = next(frames)
+        return Source(image, image.size, format="GIF", more=frames, duration=duration)
     paint, format = _PAINTERS[name]
     image = paint()
     return Source(image, image.size, format=format)
@@ -143,6 +152,24 @@ def _graphic() -> Image.Image:
     for x, y in curve:
         pen.circle((x * scale, y * scale), 17 * scale, "#ffffff", "#1d2433", 7 * scale)
     return image.resize((1200, 800), Image.Resampling.BOX)
+
+
+def _animation() -> Iterator[tuple[Image.Image, int]]:
+    """A few seconds of a clock: a ring that fills, and a dot that runs around it."""
+    frames, side, scale = 36, 360, 2  # drawn larger and scaled down: smooth edges
+    middle, radius = side * scale / 2, side * scale * 0.36
+    ring = [middle - radius, middle - radius, middle + radius, middle + radius]
+    for number in range(frames):
+        image = Image.new("RGB", (side * scale, side * scale), "#1c1a26")
+        pen = ImageDraw.Draw(image)
+        turn = number / frames
+        pen.ellipse(ring, outline="#322f42", width=24 * scale)
+        pen.arc(ring, -90, 360 * turn - 90, fill="#938fff", width=24 * scale)
+        angle = 2 * np.pi * turn - np.pi / 2
+        reach = radius - 12 * scale
+        at = (middle + reach * np.cos(angle), middle + reach * np.sin(angle))
+        pen.circle(at, 17 * scale, "#f5a25a")
+        yield image.resize((side, side), Image.Resampling.BOX), 50
 
 
 # What paints each picture, and the format that suits it.

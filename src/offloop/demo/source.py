@@ -1,9 +1,9 @@
 """A file of unknown origin in, a decoded image out. Runs in workers only.
 
 What comes in is hostile until shown otherwise. `Image.open` reads headers only; format
-and sizes are checked before the first pixel is unpacked, and only the first frame of an
-animation ever is. Whatever goes wrong while the file is read is the file's fault and
-becomes a `Problem`: decoders fail in more ways than can be listed.
+and sizes are checked before the first pixel is unpacked, and of an animation no more
+frames ever are than asked for. Whatever goes wrong while the file is read is the file's
+fault and becomes a `Problem`: decoders fail in more ways than can be listed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,11 @@ from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageCms
 
-from offloop.demo.geometry import layout
+from offloop.demo import gif
+from offloop.demo.geometry import layout, turned, upright
+from offloop.demo.plugins import READERS
 from offloop.demo.problems import Problem
 
 if TYPE_CHECKING:
@@ -34,28 +27,7 @@ if TYPE_CHECKING:
     from offloop.demo.geometry import Size
     from offloop.demo.recipe import Recipe
 
-__all__ = ["Source", "read"]
-
-# Importing a plugin registers its format. Left to itself, Pillow would import forty of
-# them at the first image that it does not know, some of which start other programs.
-_READERS = [
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        WebPImagePlugin.WebPImageFile,
-        AvifImagePlugin.AvifImageFile,
-        GifImagePlugin.GifImageFile,
-        TiffImagePlugin.TiffImageFile,
-        BmpImagePlugin.BmpImageFile,
-    )
-]
-
-# Ours is checked instead, over all frames; Pillow only warns up to 179 megapixels.
-Image.MAX_IMAGE_PIXELS = None
-
-# The codec would start a thread for each core; the cores belong to the other workers.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+__all__ = ["Source", "Summary", "describe", "read"]
 
 # How files begin: offset, bytes, name. Those that are read here, so that a damaged one
 # is not called "not an image"; and some that are not, so that the answer can name them.
@@ -69,30 +41,47 @@ _SIGNATURES = (
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
     (0, b"BM", "BMP"),
-    (8, b"heic", "HEIC"),
+    (0, b"\0\0\x01\0", "ICO"),
+    (4, b"jP  \r\n\x87\n", "JPEG2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+    (0, b"qoif", "QOI"),
+    (8, b"heic", "HEIF"),
+    (8, b"heix", "HEIF"),
     (8, b"mif1", "HEIF"),
+    (0, b"\xff\x0a", "JXL"),
+    (4, b"JXL ", "JXL"),
     (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG"),
     (0, b"8BPS", "Photoshop"),
-    (0, b"\0\0\x01\0", "icon"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
+    (0, b"MZ", "a program"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (4, b"ftyp", "a film"),
 )
 
 # Their decoder can shrink while it decodes.
 _SHRINKABLE = ("JPEG", "MPO")
 
-# Pages of a TIFF are counted by walking them, which a hostile file could make long.
-_MAX_PAGES = 1000
+# Pages and frames are counted by walking them, which a hostile file could make long.
+_MAX_FRAMES = 1000
 
 _ORIENTATION = 0x0112
+
+# What is kept even when EXIF data is stripped: author and copyright.
+_RIGHTS = (0x013B, 0x8298)
 
 # A source may have this many times the pixels per side before it is scaled well; what
 # is above is left out by the decoder. Pillow's documentation calls 2.0 hard to tell
 # from scaling in one step.
 _GAP = 2
+
+# Formats whose further frames are an animation, and not pages or views.
+_MOVING = ("GIF", "WEBP", "PNG", "AVIF")
+
+# Beyond these, what a file says of its animation is taken for nonsense.
+_MAX_DURATION = 60_000
+_MAX_LOOPS = 65_535
 
 # A JPEG holds its EXIF data in one segment of 64 KiB.
 _MAX_EXIF = 65_000
@@ -103,11 +92,15 @@ class Source(NamedTuple):
 
     Attributes:
         image: its first frame; perhaps smaller than the file's already.
-        size: width and height in the file, turned upright.
+        size: width and height in the file.
         orientation: the EXIF value, from 1 to 8, that says how to turn it.
         format: Pillow's name of the file's format.
         icc: its colour profile, or b"".
-        exif: its EXIF data without the orientation, or b"".
+        exif: the EXIF data to be kept, without the orientation, or b"".
+        more: further frames with their durations, decoded one by one as they are
+            taken, which may raise a `Problem`; None: there are none.
+        duration: milliseconds that the first frame is shown.
+        loop: how often an animation runs; 0: for ever.
     """
 
     image: Image.Image
@@ -116,6 +109,64 @@ class Source(NamedTuple):
     format: str = "PNG"
     icc: bytes = b""
     exif: bytes = b""
+    more: Iterator[tuple[Image.Image, int]] | None = None
+    duration: int = 0
+    loop: int = 0
+
+    @property
+    def upright(self) -> Size:
+        """Width and height as people see it."""
+        return upright(self.size, self.orientation)
+
+
+class Summary(NamedTuple):
+    """What the headers of an image file say.
+
+    Attributes:
+        format: name of the file format.
+        width, height: in pixels, upright.
+        mode: Pillow's name of the kind of pixels, such as "RGB".
+        frames: number of frames or pages.
+        pixels: summed over all frames.
+        alpha: it may have transparent parts.
+        orientation: the EXIF value, from 1 to 8.
+        icc: name of its colour profile, or None.
+        bytes: size of the file.
+    """
+
+    format: str
+    width: int
+    height: int
+    mode: str
+    frames: int
+    pixels: int
+    alpha: bool
+    orientation: int
+    icc: str | None
+    bytes: int
+
+
+def describe(data: bytes | bytearray) -> Summary:
+    """Return what the headers of an image file say; no pixel is decoded.
+
+    Raises:
+        Problem: 415 when it is not an image of an accepted format; 422 when it is
+            damaged.
+    """
+    with _reading(data) as image:
+        frames = _frame_sizes(image, data)
+        orientation = _orientation(image)
+        return Summary(
+            image.format or "",
+            *upright(image.size, orientation),
+            mode=image.mode,
+            frames=len(frames),
+            pixels=sum(width * height for width, height in frames),
+            alpha=image.has_transparency_data,
+            orientation=orientation,
+            icc=_profile_name(image.info.get("icc_profile")),
+            bytes=len(data),
+        )
 
 
 def read(data: bytes | bytearray, recipe: Recipe, max_pixels: int) -> Source:
@@ -130,37 +181,83 @@ def read(data: bytes | bytearray, recipe: Recipe, max_pixels: int) -> Source:
         Problem: 415 when it is not an image of an accepted format; 422 when it is
             damaged or too large.
     """
-    with _blaming(data), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = Image.open(io.BytesIO(data), formats=_READERS)
-        _check_pixels(image, max_pixels)
+    with _reading(data, max_pixels) as image:
+        frames = _check_pixels(image, data, max_pixels)
         size = image.size
         if image.format in _SHRINKABLE:
-            _shrink_while_decoding(image, recipe)
+            _shrink_while_decoding(image, recipe.steps[0])
         image.load()
-        orientation = _orientation(image)
+        frames = min(frames, recipe.frames) if image.format in _MOVING else 1
         return Source(
-            _in_plain_mode(image),
-            _upright(size, orientation),
-            orientation,
+            _in_plain_mode(image.copy() if frames > 1 else image),
+            size,
+            _orientation(image),
             image.format or "PNG",
             image.info.get("icc_profile") or b"",
-            b"" if recipe.strip else _exif(image),
+            _exif(image, rights_only=recipe.strip),
+            _further_frames(image, data, frames) if frames > 1 else None,
+            _duration(image),
+            _loop(image),
         )
+
+
+def _further_frames(
+    image: Image.Image, data: bytes | bytearray, frames: int
+) -> Iterator[tuple[Image.Image, int]]:
+    for number in range(1, frames):
+        with _blaming(data):
+            try:
+                image.seek(number)
+                image.load()
+            except EOFError:  # it has fewer than it says, which others show as well
+                return
+            yield _in_plain_mode(image.copy()), _duration(image)
+
+
+def _duration(image: Image.Image) -> int:
+    value = image.info.get("duration", 0)
+    fine = isinstance(value, int | float) and 0 <= value <= _MAX_DURATION
+    return round(value) if fine else 0
+
+
+def _loop(image: Image.Image) -> int:
+    # A GIF without the entry plays once; for the others, and for us, 1 says so.
+    value = image.info.get("loop", 1 if image.format == "GIF" else 0)
+    return value if isinstance(value, int) and 0 <= value <= _MAX_LOOPS else 0
+
+
+@contextmanager
+def _reading(
+    data: bytes | bytearray, max_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """Open a file: its headers are read, and whatever goes wrong is its own fault."""
+    with _blaming(data):
+        Image.MAX_IMAGE_PIXELS = None
+        image = Image.open(io.BytesIO(data), formats=READERS)
+        # What the headers say is checked by us, over all frames. This is for frames
+        # that turn out to be larger.
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        yield image
 
 
 @contextmanager
 def _blaming(data: bytes | bytearray) -> Iterator[None]:
     """Turn every failure into the problem that the file has."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
     except Problem:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        allowed = Image.MAX_IMAGE_PIXELS or 0
+        raise _too_many_pixels("more pixels than its header says", allowed) from None
     except Exception:
         name = _name(data)
-        if name not in _READERS:
+        if name not in READERS:
             looks = f"This looks like {name}" if name else "This is no known image"
-            accepted = ", ".join(_READERS)
+            accepted = ", ".join(READERS)
             raise Problem(415, f"{looks}; accepted are {accepted}.") from None
         raise Problem(422, f"The {name} file is damaged or cut off.") from None
 
@@ -172,37 +269,57 @@ def _name(data: bytes | bytearray) -> str | None:
     return None
 
 
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    pages = _page_sizes(image)
-    pixels = sum(width * height for width, height in pages)
+def _check_pixels(image: Image.Image, data: bytes | bytearray, max_pixels: int) -> int:
+    """Refuse too many pixels, and return the number of frames."""
+    sizes = _frame_sizes(image, data)
+    pixels = sum(width * height for width, height in sizes)
     if pixels > max_pixels:
-        frames = f" in {len(pages)} frames" if len(pages) > 1 else ""
-        raise Problem(
-            422,
-            f"The image has {pixels / 1e6:.1f} megapixels{frames}; "
-            f"{max_pixels / 1e6:.1f} are allowed.",
-        )
+        frames = f" in {len(sizes)} frames" if len(sizes) > 1 else ""
+        megapixels = f"{pixels / 1e6:.1f} megapixels{frames}"
+        raise _too_many_pixels(megapixels, max_pixels)
+    return len(sizes)
+
+
+def _too_many_pixels(what: str, max_pixels: int) -> Problem:
+    allowed = f"{max_pixels / 1e6:.1f} are allowed"
+    return Problem(422, f"The image has {what}; {allowed}.")
+
+
+def _frame_sizes(image: Image.Image, data: bytes | bytearray) -> list[Size]:
+    """Return the size of each frame or page, without decoding any."""
+    if image.format == "TIFF":
+        return _page_sizes(image)
+    if image.format == "GIF":
+        frames = gif.count_frames(data, _MAX_FRAMES + 1)
+    else:
+        frames = getattr(image, "n_frames", 1)
+    if frames > _MAX_FRAMES:
+        raise _too_many_frames(image)
+    return [image.size] * max(frames, 1)
 
 
 def _page_sizes(image: Image.Image) -> list[Size]:
-    if image.format != "TIFF":
-        return [image.size] * getattr(image, "n_frames", 1)
     sizes = [image.size]
     try:
-        while len(sizes) <= _MAX_PAGES:
+        while len(sizes) <= _MAX_FRAMES:
             image.seek(len(sizes))
             sizes.append(image.size)
     except EOFError:
         image.seek(0)
         return sizes
-    raise Problem(422, f"The TIFF file has more than {_MAX_PAGES} pages.")
+    raise _too_many_frames(image)
+
+
+def _too_many_frames(image: Image.Image) -> Problem:
+    return Problem(422, f"The {image.format} file has more than {_MAX_FRAMES} frames.")
 
 
 def _shrink_while_decoding(image: Image.Image, recipe: Recipe) -> None:
     """Let the decoder leave out what scaling would throw away: up to 8 times a side."""
-    orientation = _orientation(image)
-    plan = layout(*_upright(image.size, orientation), recipe)
-    scale = max(s / c for s, c in zip(plan.scaled, plan.crop, strict=True))
+    orientation = turned(_orientation(image), recipe)
+    plan = layout(*upright(image.size, orientation), recipe)
+    left, top, right, bottom = plan.crop
+    scale = max(plan.scaled[0] / (right - left), plan.scaled[1] / (bottom - top))
     if scale * _GAP < 1:
         width, height = (ceil(side * scale * _GAP) for side in image.size)
         image.draft(image.mode, (width, height))
@@ -217,20 +334,30 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(size: Size, orientation: int) -> Size:
-    return (size[1], size[0]) if orientation > 4 else size
-
-
-def _exif(image: Image.Image) -> bytes:
+def _exif(image: Image.Image, *, rights_only: bool) -> bytes:
     if "exif" not in image.info:  # a TIFF's own tags describe the file, not the picture
         return b""
     try:
         exif = image.getexif()
+        if rights_only:
+            kept = Image.Exif()
+            kept.update({tag: exif[tag] for tag in _RIGHTS if tag in exif})
+            exif = kept
         exif.pop(_ORIENTATION, None)
-        data = exif.tobytes()
+        data = exif.tobytes() if exif else b""
     except Exception:  # damaged: better none than what other programs choke on
         return b""
     return data if len(data) <= _MAX_EXIF else b""
+
+
+def _profile_name(icc: bytes | None) -> str | None:
+    if not icc:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        return ImageCms.getProfileDescription(profile).strip() or "unnamed"
+    except (ImageCms.PyCMSError, OSError):
+        return "damaged"
 
 
 def _in_plain_mode(image: Image.Image) -> Image.Image:

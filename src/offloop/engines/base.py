@@ -132,6 +132,7 @@ class PoolStats:
         queued: jobs that wait for a worker.
         in_flight: jobs that a worker has, running or in its inbox.
         pending: jobs that have not ended.
+        pending_bytes: bytes of their arguments; counted with `max_pending_bytes` only.
         submitted: jobs accepted since the start.
         completed: jobs that ended with a result.
         failed: jobs that ended with an error of the function or of its result.
@@ -153,6 +154,7 @@ class PoolStats:
     queued: int = 0
     in_flight: int = 0
     pending: int = 0
+    pending_bytes: int = 0
     submitted: int = 0
     completed: int = 0
     failed: int = 0
@@ -238,10 +240,12 @@ class Engine(abc.ABC):
 
         Args:
             function: what to call.
-            args: its positional arguments; if `many`, one list of argument tuples.
+            args: its positional arguments; if `many`, a chunk: a list of items, True if
+                each item is a tuple of arguments, True to go on after one that fails.
             kwargs: its keyword arguments.
             options: of the job.
-            many: call the function with each tuple; the result is a list.
+            many: call the function with each item; the result is a list, or
+                `wire.chunks.Mixed` if one has failed.
 
         Raises:
             NotOffloadable: the function or an argument cannot travel.

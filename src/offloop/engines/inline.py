@@ -21,7 +21,7 @@ from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
 from offloop.engines.base import Ref, WorkerDump
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.errors import JobInterrupted
-from offloop.wire import codec, failures, puts
+from offloop.wire import chunks, codec, failures, puts
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
@@ -144,26 +144,29 @@ class InlineEngine(ScheduledEngine):
             function = self._resolve(call)
             assert call.arguments is not None  # what is here is never elsewhere
             args, kwargs = codec.decode_call(call.arguments, call.buffers)
-            if call.many:
-                value: Any = [function(*items) for items in args[0]]
-            else:
+            value: Any
+            if not call.many:
                 value = function(*args, **kwargs)
+            elif call.function.kind == "async":
+                name = call.function.name
+                value = chunks.run_async(function, args, job_id=call.id, name=name)
+            else:
+                value = self._run_chunk(call, function, args)
             if type(value) is CoroutineType or call.function.kind == "async":
                 self._task = self._loop.create_task(self._finish(call, now, value))
                 return
-            self._reply(call, now, *codec.encode_result(value, call.function.name))
+            self._reply(call, now, *_encode(call, value))
         except (Exception, SystemExit, KeyboardInterrupt, JobInterrupted) as error:
             self._fail(call, now, error)
         finally:
             context.leave(token)
 
     async def _finish(self, call: Call, began: float, value: Any) -> None:
-        """Await what an `async def` function gave, one or many."""
+        """Await what an `async def` function gave, or a chunk of its calls."""
         failure: BaseException | None = None
         answer: tuple[Payload, list[Any]] = b"", []
         try:
-            result = [await each for each in value] if call.many else await value
-            answer = codec.encode_result(result, call.function.name)
+            answer = _encode(call, await value)
         except (Exception, asyncio.CancelledError) as error:
             failure = error
         if self._task is not asyncio.current_task():
@@ -173,6 +176,17 @@ class InlineEngine(ScheduledEngine):
             self._reply(call, began, *answer)
         else:
             self._fail(call, began, failure)
+
+    def _run_chunk(self, call: Call, function: Any, args: Any) -> Any:
+        def refuse(coroutine: Any) -> Any:
+            coroutine.close()
+            raise TypeError(
+                f"{call.function.name} gave a coroutine but is no `async def` function;"
+                ' with engine="inline", `map` cannot await it'
+            )
+
+        name = call.function.name
+        return chunks.run(function, args, finish=refuse, job_id=call.id, name=name)
 
     def _resolve(self, call: Call) -> Any:
         function = call.function
@@ -206,3 +220,8 @@ class _Loaded:
 
     def __call__(self) -> Any:
         return codec.decode(*self._stored)
+
+
+def _encode(call: Call, value: Any) -> tuple[Payload, list[Any]]:
+    encode = chunks.encode if call.many else codec.encode_result
+    return encode(value, call.function.name)

@@ -497,12 +497,8 @@ class LocalEngine(ScheduledEngine):
     def _idle(self) -> bool:
         return super()._idle() and not self._transfers.busy
 
-    def _has_room(self) -> bool:
-        loading = len(self._transfers.loading)
-        limit = self._options.max_pending
-        if not loading or limit is None:
-            return self._scheduler.has_room
-        return self._scheduler.pending + loading < limit
+    def _elsewhere(self) -> int:
+        return len(self._transfers.loading)
 
     def _cancel(self, job: int) -> None:
         if not self._transfers.cancel(job):

@@ -16,12 +16,13 @@ from __future__ import annotations
 import abc
 import asyncio
 import time
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from offloop.core.commands import SendJobs, Settle, SettleResults
 from offloop.core.job import Ending
+from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
@@ -57,10 +58,14 @@ class ScheduledEngine(Engine):
         self._loop = asyncio.get_running_loop()
         self._scheduler = Scheduler(
             max_pending=options.max_pending,
+            max_pending_bytes=options.max_pending_bytes,
             grace=options.grace,
             max_credit=max_credit,
         )
+        self._counts_bytes = options.max_pending_bytes is not None
         self._functions = FunctionTable()
+        #: calls that are accepted before the next look at how much room there is
+        self._unasked = 0
         #: jobs come one at a time: the next one is sent at once, without company
         self._alone = True
         #: new jobs that are held back until the end of this turn of the loop
@@ -72,8 +77,12 @@ class ScheduledEngine(Engine):
         self._timer_at = inf
         #: held by the one whose turn it is to wait for room
         self._turn = asyncio.Lock()
-        #: those who wait for room, in the order in which they came
-        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        #: done when there is room; None while nobody waits for it
+        self._room_waiter: asyncio.Future[None] | None = None
+        #: limits by function's name and number; each lives as long as its jobs
+        self._limits: WeakValueDictionary[tuple[str, int], ConcurrencyLimit] = (
+            WeakValueDictionary()
+        )
         self._drain_waiters: list[asyncio.Future[None]] = []
 
     # What a subclass does
@@ -123,17 +132,18 @@ class ScheduledEngine(Engine):
         kwargs: dict[str, Any],
         options: JobOptions,
     ) -> Any:
-        if self._room_waiters and options.on_full == "wait":
-            await self.wait_room()
         # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
         future = self._loop.create_future()
-        try:
-            call = self._queue(function, args, kwargs, options, future, False)
-        except PoolFull as full:
-            if options.on_full != "wait" or full.never:
-                raise
-            wanted = (function, args, kwargs, options, future, False)
+        wanted = (function, args, kwargs, options, future, False)
+        if self._room_waiter is not None and options.on_full == "wait":
             call = await self._queue_in_turn(*wanted)
+        else:
+            try:
+                call = self._queue(*wanted)
+            except PoolFull as full:
+                if options.on_full != "wait" or full.never:
+                    raise
+                call = await self._queue_in_turn(*wanted)
         try:
             return await future
         except asyncio.CancelledError:
@@ -154,8 +164,9 @@ class ScheduledEngine(Engine):
             raise self._failure
         scheduler = self._scheduler
         now = time.monotonic()
-        if not self._has_room():
-            scheduler.check_room(now)
+        self._unasked -= 1
+        if self._unasked < 0:
+            self._ask_room(now)
         named, args = self._functions.prepare(function, args)
         if named.kind == "generator":
             raise NotOffloadable(
@@ -164,9 +175,12 @@ class ScheduledEngine(Engine):
             )
         if named.extra is None:
             named.extra = RunTime()
+        cost = named.extra
+        if many:
+            cost = cost.chunks = cost.chunks or RunTime()
         call = Call(
             scheduler.next_id(),
-            named.extra,
+            cost,
             future,
             options.priority,
             inf if options.timeout is None else now + options.timeout,
@@ -180,11 +194,27 @@ class ScheduledEngine(Engine):
         call.options = options
         call.started_at = 0.0
         call.last_worker = None
+        if options.key is not None:
+            call.key = options.key
+        if options.max_concurrency is not None:
+            call.limit = self._limit(named.name, options.max_concurrency)
         if type(future) is Job:
             future._call = call
-        if not self._encode(call, args, kwargs):
+        if not kwargs and named.id and not many and codec.are_plain(args):
+            call.arguments = args
+            self._enter(call, now)
+        elif not self._encode(call, args, kwargs):
             self._enter(call, now)
         return call
+
+    def _ask_room(self, now: float) -> None:
+        """Find out how many calls there is room for: so many need not ask again.
+
+        Raises:
+            PoolFull: for none.
+        """
+        self._scheduler.check_room(now, self._elsewhere())
+        self._unasked = self._count_room() - 1
 
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -210,6 +240,8 @@ class ScheduledEngine(Engine):
 
     def _enter(self, call: Call, now: float) -> None:
         """Let the scheduler have an encoded call."""
+        if self._counts_bytes:
+            call.size = _size_of(call)
         self._scheduler.job_held(call, now)
         if self._alone:
             self._alone = False
@@ -225,7 +257,7 @@ class ScheduledEngine(Engine):
         """Queue a call when there is room for it, in the order of arrival."""
         async with self._turn:
             while True:
-                await self.wait_room()
+                await self._wait_for_room()
                 try:
                     return self._queue(*job)
                 except PoolFull as full:
@@ -247,22 +279,25 @@ class ScheduledEngine(Engine):
         self._perform(self._scheduler.held_released(now))
         self._arm()
 
+    def _limit(self, name: str, most: int) -> ConcurrencyLimit:
+        """Return the limit that the jobs of a function share."""
+        limit = self._limits.get((name, most))
+        if limit is None:
+            limit = self._limits[name, most] = ConcurrencyLimit(most)
+        return limit
+
     async def wait_room(self) -> None:
-        # Whoever waits already comes first, even if there is room at this moment.
-        while self._room_waiters or not self._has_room():
-            waiter = self._loop.create_future()
-            self._room_waiters.append(waiter)
+        async with self._turn:
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Wait until there is room; by the one whose turn it is."""
+        while not self._has_room():
+            self._room_waiter = self._loop.create_future()
             try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self._wake_room_waiter()  # our turn came: it is the next one's now
-                raise
+                await self._room_waiter
             finally:
-                if waiter in self._room_waiters:
-                    self._room_waiters.remove(waiter)
-            if self._has_room():
-                return
+                self._room_waiter = None
 
     def cancel(self, job: Job[Any]) -> None:
         self._cancel(job.id)
@@ -280,7 +315,15 @@ class ScheduledEngine(Engine):
 
     def _has_room(self) -> bool:
         """Tell whether one more job would be accepted."""
-        return self._scheduler.has_room
+        return self._count_room() > 0
+
+    def _count_room(self) -> int:
+        """Return how many more jobs would be accepted."""
+        return self._scheduler.room - self._elsewhere()
+
+    def _elsewhere(self) -> int:
+        """Return how many pending jobs the scheduler does not know yet."""
+        return 0
 
     def _idle(self) -> bool:
         """Tell whether no job is pending, wherever it is."""
@@ -297,6 +340,7 @@ class ScheduledEngine(Engine):
             busy=seen.workers - seen.idle_workers,
             idle=seen.idle_workers,
             queued=seen.queued + seen.delayed,
+            pending_bytes=seen.size,
             in_flight=seen.sent,
             pending=self._scheduler.pending,
             submitted=seen.submitted,
@@ -367,7 +411,7 @@ class ScheduledEngine(Engine):
         """Decode a result for its future."""
         try:
             value = codec.decode(payload, buffers)
-        except Exception as error:
+        except BaseException as error:  # it may run code that exits
             call.handle.set_exception(endings.undecodable(call, error))
         else:
             call.handle.set_result(value)
@@ -385,28 +429,21 @@ class ScheduledEngine(Engine):
 
     def _jobs_ended(self, count: int) -> None:
         """Wake those who wait for room, or for the last job to end."""
-        if self._room_waiters and self._has_room():
-            for _ in range(count):
-                self._wake_room_waiter()
+        waiter = self._room_waiter
+        if waiter is not None and not waiter.done() and self._has_room():
+            waiter.set_result(None)
         if self._drain_waiters and self._idle():
             for waiter in self._drain_waiters:
                 if not waiter.done():
                     waiter.set_result(None)
             self._drain_waiters.clear()
 
-    def _wake_room_waiter(self) -> None:
-        while self._room_waiters:
-            waiter = self._room_waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for room fail with `error`."""
-        while self._room_waiters:
-            waiter = self._room_waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(error)
+        self._failure = error  # for those whose turn comes later
+        waiter = self._room_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
 
     # Time
 
@@ -435,3 +472,16 @@ class ScheduledEngine(Engine):
 def _snapshot(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:
     view = memoryview(buffer)
     return bytes(view) if view.readonly else bytearray(view)
+
+
+def _size_of(call: Call) -> int:
+    """Return the bytes that the arguments of a call take, wherever they are."""
+    arguments: Any = call.arguments
+    size = 0
+    if type(arguments) is tuple:  # plain values, which travel without a pickle
+        for value in arguments:
+            size += len(value) if isinstance(value, str | bytes) else 8
+    elif arguments is not None:
+        size = len(arguments)
+    buffers: Any = call.buffers  # bytes, or places in shared memory
+    return size + sum(getattr(one, "size", None) or len(one) for one in buffers)

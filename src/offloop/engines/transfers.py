@@ -250,6 +250,18 @@ class Transfers:
         self._decoding.discard(task)
         self._ended(0)
 
+    async def place(self, parts: Sequence[Buffer]) -> list[Large]:
+        """Copy buffers into memory, when there is room for them.
+
+        Raises:
+            PoolFull: there never can be.
+        """
+        buffers: list[Large]
+        buffers, todo = await self._when_room(lambda: self._place(parts), waits=True)
+        if todo:
+            await self._copier.run(_copies(self._memory, todo))
+        return buffers
+
     # What is shared by many jobs
 
     async def put(self, owner: object, obj: object) -> Stored:

@@ -19,6 +19,7 @@ knows, `failures` how exceptions travel.
 from __future__ import annotations
 
 import pickle
+from itertools import chain
 
 from offloop.errors import NotOffloadable, ResultNotEncodable
 from offloop.wire import bulk, pointers
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
 __all__ = [
     "Bulky",
     "OUT_OF_BAND",
+    "are_plain",
     "encode",
     "decode",
     "encode_call",
@@ -67,6 +69,7 @@ _LIFTED = frozenset({bytes, bytearray, memoryview, str})
 #: types whose values may be plain; str and bytes only when they are short
 _PLAIN = frozenset({int, float, bool, type(None), str, bytes})
 _SIZED = frozenset({str, bytes})
+_NUMBERS = frozenset({int, float, bool, type(None)})
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -137,7 +140,7 @@ def encode_call(
         kwargs: keyword arguments.
         describe: the call, for the message of an error ("app.thumbnail(...)").
         applied: `args[0]` is the callable itself, not an argument of the user.
-        many: the last argument is a list of argument tuples.
+        many: the last arguments are a chunk, as `chunks.run` takes it.
         slowly: in a thread, let other threads in again and again.
 
     Returns:
@@ -147,21 +150,24 @@ def encode_call(
         NotOffloadable: names the argument that cannot travel, and why.
         Bulky: it must be encoded `slowly`.
     """
-    if not kwargs and _are_plain(args):
+    if not kwargs and are_plain(args):
         return args, []
     carried, named = args, kwargs
     for value in args:
         if type(value) in _LIFTED:
             carried = tuple(map(_lift, args))
             break
+    plain_rows = False
     if many:
-        carried = *args[:-1], [tuple(map(_lift, items)) for items in args[-1]]
+        carried, plain_rows = _lift_rows(args)
     if kwargs:
         named = {name: _lift(value) for name, value in kwargs.items()}
     if slowly:
         carried = tuple(map(_contiguous, carried))
         named = {name: _contiguous(value) for name, value in named.items()}
-    quick = not slowly and all(map(_is_quick, (*carried, *named.values())))
+    quick = plain_rows or (
+        not slowly and all(map(_is_quick, (*carried, *named.values())))
+    )
     try:
         return _dump((carried, named), slowly=slowly, at_once=quick)
     except Bulky:
@@ -188,7 +194,7 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
         ResultNotEncodable: it cannot travel; the reason is the ``__cause__``.
     """
     plain = (value,)
-    if _are_plain(plain):
+    if are_plain(plain):
         return plain, []
     try:
         return _dump(_lift(value), shared=False)
@@ -197,12 +203,29 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
         raise ResultNotEncodable(message, function=describe) from error
 
 
-def _are_plain(values: Sequence[Any]) -> bool:
+def are_plain(values: Sequence[Any]) -> bool:
+    """Tell whether values need no pickle; see above."""
     for value in values:
         kind = type(value)
         if kind not in _PLAIN or (kind in _SIZED and len(value) >= OUT_OF_BAND):
             return False
     return True
+
+
+def _lift_rows(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+    """Lift the items of a chunk; True if there was nothing to lift: they are numbers.
+
+    Whoever makes a chunk of numbers sees to it that it is not too long.
+    """
+    *front, rows, spread, go_on = args
+    items = chain.from_iterable(rows) if spread else rows
+    if _NUMBERS.issuperset(map(type, items)):
+        return args, not front
+    if spread:
+        lifted = [tuple(map(_lift, row)) for row in rows]
+    else:
+        lifted = list(map(_lift, rows))
+    return (*front, lifted, spread, go_on), False
 
 
 def _is_quick(value: Any) -> bool:
@@ -218,7 +241,7 @@ def _is_quick(value: Any) -> bool:
         if flags is None or value.nbytes < OUT_OF_BAND:
             return True
         return flags.forc and not value.dtype.hasobject
-    return kind in (list, tuple) and len(value) <= _FEW and _are_plain(value)
+    return kind in (list, tuple) and len(value) <= _FEW and are_plain(value)
 
 
 def _dump(

@@ -17,7 +17,7 @@ import os
 import pickle
 import types
 
-from offloop.errors import RemoteError, RemoteTraceback
+from offloop.errors import ControlFlowError, RemoteError, RemoteTraceback
 from offloop.wire import by_value
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ def decode_error(data: bytes | bytearray | memoryview) -> Exception:
     Returns:
         The exception. A `RemoteTraceback` is its ``__cause__`` or, if it has causes of
         its own, the cause of the last of them. What would end or confuse an event loop
-        (SystemExit, StopIteration) is the cause of a `RemoteError` instead.
+        (SystemExit, StopIteration) is the cause of a `ControlFlowError` instead.
     """
     try:
         node, *story = pickle.loads(data)
@@ -82,9 +82,10 @@ def decode_error(data: bytes | bytearray | memoryview) -> Exception:
         unread.__cause__ = trouble
         return unread
     _append_cause(error, RemoteTraceback(story[0]))
-    if isinstance(error, (StopIteration, StopAsyncIteration)):
-        return _stand_in(node, story, error)
-    return error if isinstance(error, Exception) else _stand_in(node, story, error)
+    steers = isinstance(error, (StopIteration, StopAsyncIteration))
+    if steers or not isinstance(error, Exception):
+        return _stand_in(node, story, ControlFlowError, error)
+    return error
 
 
 # ---- in the worker -------------------------------------------------------------------
@@ -253,10 +254,15 @@ def _revive_one(node: Any, story: Any, members: list[BaseException]) -> BaseExce
         return stand_in
 
 
-def _stand_in(node: Any, story: Any, cause: BaseException | None = None) -> RemoteError:
+def _stand_in(
+    node: Any,
+    story: Any,
+    cls: type[RemoteError] = RemoteError,
+    cause: BaseException | None = None,
+) -> RemoteError:
     _, type_name, message, *_ = node
     text, job_id, function = story
-    error = RemoteError(
+    error = cls(
         f"{function} raised {type_name}: {message}",
         type_name=type_name,
         remote_traceback=text,

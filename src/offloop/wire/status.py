@@ -47,6 +47,8 @@ _SMALL = 256
 _LARGE = 16 * 1024 + _SMALL  # the payload, and what is said of it
 _WORDS = 16
 _SLOTS_AT = 4096
+# Bytes of last words that are read.
+_WORDS_ROOM = 16384
 # One more than are read: a death may leave the one in work half written.
 _RING = SLOTS + 1
 _OVERFLOW_AT = _SLOTS_AT + _RING * _SMALL
@@ -75,12 +77,13 @@ class StatusPage:
     """Both ends of one worker's page: the parent creates it, the worker attaches.
 
     Args:
-        descriptor: of the page file; stays the caller's to close.
+        descriptor: of the page file; stays the caller's to close, after this object.
     """
 
-    __slots__ = ("_map", "_view", "_words")
+    __slots__ = ("_descriptor", "_map", "_view", "_words")
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._map = mmap.mmap(descriptor, _SIZE)
         self._view = memoryview(self._map)
         #: the header as machine words, so that each store is whole
@@ -103,7 +106,7 @@ class StatusPage:
     @staticmethod
     def last_words(descriptor: int) -> str:
         """Return what the worker's faulthandler wrote, in a crash or asked; or ""."""
-        return os.pread(descriptor, 16384, _SIZE).decode("utf-8", "replace")
+        return os.pread(descriptor, _WORDS_ROOM, _SIZE).decode("utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the page. Nothing of this object works afterwards."""
@@ -112,6 +115,11 @@ class StatusPage:
         self._map.close()
 
     # Worker's end
+
+    def say_last(self, text: str) -> None:
+        """Leave last words: what the socket has taken may be lost with the process."""
+        words = text.encode("utf-8", "backslashreplace")[-_WORDS_ROOM:]
+        os.pwrite(self._descriptor, words, _SIZE)
 
     def begin(self, job: int, now_ns: int) -> None:
         """Note that `job` runs from now on; its predecessor's answer is kept."""
