@@ -83,6 +83,27 @@ def test_what_is_shared_does_not_count(make):
         assert counter.job_ended() == 0
 
 
+def test_what_is_shared_is_told_apart_now_and_then(make, monkeypatch):
+    thorough = []
+
+    def own():
+        thorough.append(1)
+        return own_memory()
+
+    monkeypatch.setattr(meter, "own_memory", own)
+    counter, _ = make(memory=own_memory() + 50_000_000)
+    with mmap.mmap(-1, 100_000_000) as shared:
+        shared.write(b"x" * len(shared))
+        for _ in range(meter._THOROUGH):
+            assert counter.job_ended() == 0
+        assert len(thorough) == 1
+        assert counter.job_ended() == 0
+        assert len(thorough) == 2
+        held = bytearray(b"x") * 80_000_000
+        assert counter.job_ended() == MEMORY
+        del held
+
+
 def test_it_does_not_look_again_and_again(make, monkeypatch):
     counter, page = make(memory=PLENTY)
     monkeypatch.setattr(meter, "_PAUSE_NS", 1 << 62)

@@ -339,6 +339,16 @@ async def test_the_loss_of_a_forkserver_counts_once_for_all_its_workers():
         assert one.supervisor._supervision.stats().deaths == 3
 
 
+async def test_workers_that_were_about_to_be_made_are_not_counted_either(write_module):
+    """They were never ready; that is not their fault either."""
+    name = write_module("dies_late", "import os, jobs\njobs.die_by(9)")
+    async with conductor(3, preload=[name]) as one:
+        for _ in range(3):
+            await one.told("gone")
+        assert one.supervisor._supervision.stats().deaths == 1
+        await one.told("gave up")
+
+
 async def test_killing_workers_that_never_did_anything_counts():
     async with conductor(1) as one:
         (worker,) = await one.ready()
@@ -352,7 +362,7 @@ async def test_workers_that_somebody_kills_again_and_again_are_replaced():
     async with conductor(1) as one:
         for _ in range(12):
             (worker,) = await one.ready()
-            worker.page.begin(1, 1)  # a job that it has run
+            worker.page.begin(1, time.monotonic_ns())  # a job that it has run
             worker.page.rest()
             os.kill(worker.pid, signal.SIGTERM)
             await one.told("gone")

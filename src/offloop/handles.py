@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop import messages
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from offloop.core.exits import ExitReason
+    from offloop.options import PoolOptions
     from offloop.wire.channel import Channel
 
 # Runs in the new interpreter. It gets our sys.path, because the user's program may have
@@ -35,6 +37,19 @@ _BOOTSTRAP = (
     "main(int(line), int(parent), folder, preload.split())"
 )
 
+
+# Libraries that start a thread for each core, each with a variable of its own.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "VIPS_CONCURRENCY",
+)
 
 # Seconds that a forkserver gets to go when it was sent away.
 PATIENCE = 2.0
@@ -107,19 +122,22 @@ class WorkerHandle:
         self.pid: int | None = None
         #: what the worker said about a set-up that failed
         self.broken = ""
-        #: it has said that it is ready
-        self.ready = False
+        #: when it has said that it is ready, in monotonic seconds; inf before
+        self.ready_at = inf
         #: why it was asked to end, in words; "" while nobody did
         self.ending = ""
-        self.results = results
         #: the same as a word; None while nobody did
         self.reason: ExitReason | None = None
         #: how it ended; None while it lives
         self.exit: WorkerExit | None = None
-        #: it has begun a job, ever; known when it has ended
-        self.has_worked = False
+        self.results = results
         self._page_file = page
         self._pidfd: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True once it has said that it is ready."""
+        return self.ready_at != inf
 
     def started(self, pid: int, pidfd: int | None) -> None:
         """Note that the process exists; `pidfd` belongs to the handle from now on."""
@@ -134,6 +152,19 @@ class WorkerHandle:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signum)
+
+    def speak(self) -> None:
+        """Make the process write what it is doing; it must be ready."""
+        StatusPage.forget_words(self._page_file)
+        self.send_signal(messages.DUMP_SIGNAL)
+
+    def spoken(self) -> str:
+        """Return what the process has written since `speak`, perhaps not all yet."""
+        return StatusPage.last_words(self._page_file)
+
+    def fall_silent(self) -> None:
+        """Drop what the process has written, so that a crash stands alone."""
+        StatusPage.forget_words(self._page_file)
 
     def last_words(self) -> str:
         """Return what is known of a failed set-up or a crash, or ""."""
@@ -178,8 +209,10 @@ class ForkserverHandle:
         self._ended = asyncio.Event()
         #: set by the keeper; None until the process exists
         self._process: subprocess.Popen[bytes] | None = None
-        #: its loss was counted as a death, once for all of its workers
-        self.was_missed = False
+        #: it ended by itself, and its workers with it
+        self.lost = False
+        #: that was counted as a death, once for all of its workers
+        self.was_counted = False
         #: why it could not be started; "" if it could
         self.failure = ""
         command = [
@@ -275,3 +308,14 @@ class ForkserverHandle:
     def _writable(self) -> None:
         if self._lifeline.flush():
             self._loop.remove_writer(self._fd)
+
+
+def environment(options: PoolOptions) -> dict[str, str]:
+    """Return the variables of a pool's forkservers and workers."""
+    variables = dict(os.environ)
+    threads = options.threads_per_worker
+    if threads is not None:
+        for variable in _THREAD_VARIABLES:
+            variables.setdefault(variable, str(threads))
+    variables.update(options.env)
+    return variables

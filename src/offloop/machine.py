@@ -7,9 +7,16 @@ own control group (version 1 or 2) are asked as well.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import tempfile
 from pathlib import Path
+
+from offloop.errors import StartError
+
+# A Unix socket's path may have 107 bytes; a worker's name needs the rest.
+_LONGEST_FOLDER = 80
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -54,25 +61,6 @@ def cpu_quota(
         if quota is not None
     ]
     return min(quotas, default=None)
-
-
-def memory_allowance(
-    root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
-) -> int:
-    """Return the bytes of memory that this process and its children may use.
-
-    Args:
-        root: where the control groups are mounted.
-        membership: the file that names this process's own group.
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for folder in _own_groups(root, membership, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                limits.append(int((folder / name).read_text()))
-            except (OSError, ValueError):  # "max", or not of this version
-                continue
-    return min(limits)
 
 
 class OomKills:
@@ -141,6 +129,25 @@ def memory_of_tree(pid: int) -> int:
     return total
 
 
+def memory_allowance(
+    root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Return the bytes of memory that this process and its children may use.
+
+    Args:
+        root: where the control groups are mounted.
+        membership: the file that names this process's own group.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder in _own_groups(root, membership, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # "max", or not of this version
+                continue
+    return min(limits)
+
+
 def _own_groups(root: Path, membership: Path, controller: str) -> list[Path]:
     """Return the folders of the process's group and of all groups above it.
 
@@ -182,3 +189,16 @@ def _quota_v1(folder: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None
+
+
+def private_folder() -> str:
+    """Make a directory for sockets that only this user can enter."""
+    base = os.environ.get("OFFLOOP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
+    for folder in (base, tempfile.gettempdir(), "/tmp"):
+        if folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+            with contextlib.suppress(OSError):
+                return tempfile.mkdtemp(prefix="offloop-", dir=folder)
+    raise StartError(
+        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to "
+        f"one that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
+    )

@@ -45,6 +45,9 @@ import signal
 #: where there are some, because user code owns the ordinary ones
 WAKE_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 7) + 7
 
+#: makes a worker write what it is doing, in Python and whatever C code it is in
+DUMP_SIGNAL: int = WAKE_SIGNAL + 1
+
 # parent → worker
 JOBS = 1
 RECALL = 2

@@ -187,6 +187,8 @@ class PoolOptions:
     memory_limit: int | None = None
     min_workers: int | None = None
     idle_timeout: float | None = None
+    isolation: Literal["process"] | None = None
+    sandbox: bool = False
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
@@ -222,12 +224,29 @@ class PoolOptions:
             whole("threads_per_worker", self.threads_per_worker, least=1)
         if self.recycle is not None and not isinstance(self.recycle, Recycle):
             raise TypeError(f"recycle takes a Recycle(...), not {self.recycle!r}")
+        self._check_isolation()
         if self.memory_limit is not None:
             limit = size("memory_limit", self.memory_limit)
             object.__setattr__(self, "memory_limit", limit)
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")
+
+    def _check_isolation(self) -> None:
+        if self.isolation is not None:
+            one_of("isolation", self.isolation, ("process",))
+            one_job = replace(self.recycle or Recycle(), max_jobs=1)
+            object.__setattr__(self, "recycle", one_job)
+        if self.sandbox and self.isolation is None:
+            raise ValueError(
+                'sandbox=True needs isolation="process": rights that a worker has '
+                "given up for one job are gone for all others"
+            )
+        if self.sandbox and self.engine == "inline":
+            raise ValueError(
+                "sandbox=True cannot hold with engine 'inline', which runs jobs in "
+                "this process"
+            )
 
     @property
     def is_elastic(self) -> bool:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     )
     from types import TracebackType
 
-    from offloop.engines.base import Engine
+    from offloop.engines.base import Engine, WorkerDump
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Timings"]
 
@@ -273,6 +273,10 @@ class Pool(PoolView):
             `idle_timeout`, 0.
         idle_timeout: seconds after which an idle process goes; None: 60, if the size is
             not fixed.
+        isolation: "process" gives each job a process of its own, forked before it is
+            needed; None: workers are used again.
+        sandbox: jobs get no network, start no programs, and signal nobody (Linux); see
+            `offloop.sandbox` for what it gives and what not. Needs `isolation`.
         recycle: when a worker is replaced by a fresh one; None: never. No job waits for
             that or is lost by it.
         memory_limit: bytes that a worker may hold for itself while it runs a job; the
@@ -310,6 +314,8 @@ class Pool(PoolView):
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         pin_cpus: bool = False,
+        isolation: Literal["process"] | None = None,
+        sandbox: bool = False,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
@@ -337,6 +343,8 @@ class Pool(PoolView):
             name=name,
             min_workers=min_workers,
             idle_timeout=idle_timeout,  # type: ignore[arg-type]  # made a float there
+            isolation=isolation,
+            sandbox=sandbox,
             recycle=recycle,
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             job=job,
@@ -479,6 +487,14 @@ class Pool(PoolView):
         """
         await self._engine_now().reload(probe)
 
+    async def dump(self) -> list[WorkerDump]:
+        """Return what each worker is doing now, with tracebacks of its threads.
+
+        Works in an endless loop of C code too; takes some milliseconds, and disturbs
+        nobody. A worker that somebody has stopped says so.
+        """
+        return await self._engine_now().dump()
+
     def stats(self) -> PoolStats:
         """Return what the pool is doing and has done; all zero before it is started."""
         return PoolStats() if self._engine is None else self._engine.stats()
@@ -596,6 +612,8 @@ _POOL_WORDS = (
     "memory_limit",
     "min_workers",
     "idle_timeout",
+    "isolation",
+    "sandbox",
 )
 
 _LATER = {

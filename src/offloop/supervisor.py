@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +39,12 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
-from offloop.handles import ForkserverHandle, WorkerExit, WorkerHandle
+from offloop.handles import (
+    ForkserverHandle,
+    WorkerExit,
+    WorkerHandle,
+    environment,
+)
 from offloop.wire import arena
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
@@ -49,27 +54,16 @@ if TYPE_CHECKING:
 
     from offloop.options import PoolOptions
 
-# Libraries that start a thread for each core, each with a variable of its own.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "VIPS_CONCURRENCY",
-)
+_log = logging.getLogger("offloop")
 
 # Signals that processes hardly ever send to themselves: somebody wanted its end.
 _DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
+# Seconds that a worker which hangs gets to say where.
+_SPEAK_TIME = 0.02
+
 # Seconds between two looks at the memory of one worker, if that is limited.
 _MEMORY_INTERVAL = 0.1
-
-# A Unix socket's path may have 107 bytes; a worker's name needs the rest.
-_LONGEST_FOLDER = 80
 
 
 class Conductor(Protocol):
@@ -146,6 +140,8 @@ class Supervisor:
         self._watchers: list[asyncio.Future[None]] = []
         #: why no worker can be had; "" while they can
         self.gave_up = ""
+        #: when the latest job of a worker that has ended began, in monotonic seconds
+        self._last_job = 0.0
         #: workers started since the beginning
         self.started = 0
         #: workers that have ended, by reason
@@ -157,14 +153,23 @@ class Supervisor:
         return self._workers.values()
 
     @property
+    def ready_workers(self) -> list[WorkerHandle]:
+        """The workers that have been ready and have not ended."""
+        return [worker for worker in self._workers.values() if worker.ready]
+
+    @property
     def starting(self) -> int:
         """Number of workers that are not ready yet, or that wait to be started."""
         seen = self._supervision.stats()
         return seen.starting + seen.waiting
 
+    def last_job_began(self, number: int) -> float:
+        """Return when the last job of a worker began, in monotonic seconds."""
+        return self._workers[number].page.since()
+
     def start(self, workers: int) -> None:
         """Begin to start so many workers; even for none there will be a forkserver."""
-        self._folder = _private_folder()
+        self._folder = machine.private_folder()
         self._start_forkserver()
         self.scale(workers)
         if self._options.memory_limit is not None:
@@ -190,7 +195,7 @@ class Supervisor:
     def worker_ready(self, worker: WorkerHandle, pid: int) -> None:
         """Note that a worker is ready; nobody else can reach its socket any more."""
         worker.channel.seal()
-        worker.ready = True
+        worker.ready_at = time.monotonic()
         worker.pid = pid  # the forkserver may tell it a moment later
         self._failure = ""
         if worker.number > 0:
@@ -234,6 +239,25 @@ class Supervisor:
         """End a worker at once; its end comes back as `worker_gone`."""
         self.worker_leaving(worker, why, reason)
         worker.send_signal(signal.SIGKILL)
+
+    def kill_hung(self, worker: WorkerHandle, why: str, reason: ExitReason) -> None:
+        """Let a worker say where it hangs, then end it."""
+        self.worker_leaving(worker, why, reason)
+        worker.speak()
+        self._loop.call_later(_SPEAK_TIME, self._kill_spoken, worker)
+
+    def _kill_spoken(self, worker: WorkerHandle) -> None:
+        if worker.exit is None:
+            where = worker.spoken().rstrip() or "it does not say where"
+            _log.warning(
+                "worker %d (pid %s) is killed: %s; it was here:\n%s",
+                worker.number,
+                worker.pid,
+                worker.ending,
+                where,
+            )
+            worker.fall_silent()
+            worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
         """Let later workers find a module imported that a worker saw to be harmless."""
@@ -391,6 +415,8 @@ class Supervisor:
         worker = WorkerHandle(number, order.slot, forkserver, channel, page, results)
         worker.page.allow(order.max_jobs, order.max_rss)
         worker.page.limit_memory(self._options.memory_limit or 0)
+        if self._options.sandbox:
+            worker.page.put_in_sandbox()
         self._workers[number] = worker
         self.started += 1
         self._conductor.worker_made(worker)
@@ -401,12 +427,12 @@ class Supervisor:
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
         self._conductor.worker_ended(worker)  # its last word may tell why it left
         worker.exit = exit
-        worker.has_worked = worker.page.since() > 0.0
         wanted = worker.reason is not None or self._closing
         reason = self._reason(worker, exit)
         self.exits[reason] += 1
         blamed = self._conductor.worker_gone(worker, exit, reason)
         del self._workers[worker.number]
+        self._last_job = max(self._last_job, worker.page.since())
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
@@ -417,10 +443,27 @@ class Supervisor:
             if blamed or wanted:
                 kind = Exit.BLAMED if blamed else Exit.WANTED
             else:
-                kind = _unasked(worker, exit, reason)
+                kind = self._unasked(worker, exit, reason)
             now, text = time.monotonic(), str(exit)
             commands = self._supervision.child_exited(worker.number, kind, text, now)
             self._perform(commands)
+
+    def _unasked(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
+    ) -> Exit:
+        """Return what an end counts for that neither we nor a job has caused."""
+        forkserver = worker.forkserver
+        if forkserver.lost:
+            if forkserver.was_counted:
+                return Exit.WANTED  # one cause, one death: another worker's was counted
+            forkserver.was_counted = True
+        # Somebody may kill workers as often as he likes, if the pool gets something
+        # done meanwhile. Otherwise it looks like a fault, by whomever.
+        killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
+        progress = self._last_job >= worker.ready_at or any(
+            one.page.since() >= worker.ready_at for one in self._workers.values()
+        )
+        return Exit.WANTED if killed and progress else Exit.UNASKED
 
     def _reason(self, worker: WorkerHandle, exit: WorkerExit) -> ExitReason:
         """Return why a worker ended."""
@@ -471,7 +514,7 @@ class Supervisor:
         forkserver = ForkserverHandle(
             self._folder,
             self._options.preload,
-            self._environment(),
+            environment(self._options),
             self._hear,
             self._forkservers.discard,
         )
@@ -481,15 +524,6 @@ class Supervisor:
         for module in self._learnt:
             forkserver.order((messages.LEARN, module))
         return forkserver
-
-    def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        threads = self._options.threads_per_worker
-        if threads is not None:
-            for variable in _THREAD_VARIABLES:
-                environment.setdefault(variable, str(threads))
-        environment.update(self._options.env)
-        return environment
 
     def _hear(
         self, forkserver: ForkserverHandle, message: tuple[Any, ...] | None
@@ -547,33 +581,10 @@ class Supervisor:
         """Take leave of a forkserver that ended; its workers have died with it."""
         if forkserver is self._forkserver:
             self._forkserver = None
+        forkserver.lost = True
         output = forkserver.failure or self._failure or "its forkserver ended"
         for worker in list(self._workers.values()):
             if worker.forkserver is forkserver:
                 self._end(
                     worker, WorkerExit(worker.pid, None, 0, time.monotonic(), output)
                 )
-
-
-def _unasked(worker: WorkerHandle, exit: WorkerExit, reason: ExitReason) -> Exit:
-    """Return what an end counts for that neither we nor a job has caused."""
-    if reason is ExitReason.FORKSERVER_LOST and worker.forkserver.was_missed:
-        return Exit.WANTED  # one cause, one death: another worker's was counted
-    worker.forkserver.was_missed = reason is ExitReason.FORKSERVER_LOST
-    # Somebody may kill workers as often as he likes, if they get something done before:
-    # replacing them costs little then. Otherwise it looks like a fault, by whomever.
-    killed = reason is ExitReason.CRASHED and exit.signal in _DEADLY
-    return Exit.WANTED if killed and worker.has_worked else Exit.UNASKED
-
-
-def _private_folder() -> str:
-    """Make a directory for sockets that only this user can enter."""
-    base = os.environ.get("OFFLOOP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
-    for folder in (base, tempfile.gettempdir(), "/tmp"):
-        if folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER:
-            with contextlib.suppress(OSError):
-                return tempfile.mkdtemp(prefix="offloop-", dir=folder)
-    raise StartError(
-        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to "
-        f"one that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
-    )

@@ -89,6 +89,7 @@ def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None)
     page, requests, results = files
     StatusPage.prepare_last_words(page)
     faulthandler.enable(file=page, all_threads=False)
+    faulthandler.register(messages.DUMP_SIGNAL, file=page, all_threads=True)
     zmq_context = make_context()
     channel = Channel(zmq_context)
     channel.connect(address)
@@ -143,6 +144,8 @@ class Worker:
         self._meter: Meter | None = None
         #: keeps jobs from taking more memory; None if they may
         self._limit: MemoryLimit | None = None
+        #: gives up rights before the first job; None if nothing is to be given up
+        self._before_first: Callable[[], None] | None = None
         #: it has used up what it may use: nothing begins any more
         self._spent = False
         #: the last message came soon, with one job, so the next one may: it is worth
@@ -169,6 +172,10 @@ class Worker:
         limit = self._page.memory_limit()
         if limit:
             self._limit = MemoryLimit(limit)
+        if self._page.sandboxed():
+            from offloop import sandbox
+
+            self._before_first = sandbox.enter
         try:
             if setup is not None:
                 initializer, initargs = pickle.loads(setup)
@@ -329,6 +336,8 @@ class Worker:
             self._in_job = job
             if self._limit is not None:
                 self._limit.impose()
+            if self._before_first is not None:
+                self._enter_sandbox(self._before_first)
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
             many = len(call) > 3 and call[6]
@@ -379,6 +388,11 @@ class Worker:
             self._results_only = False
             self._buffers.extend(buffers)
         self._held_long = now_ns - self._held_since > _HOLD_NS
+
+    def _enter_sandbox(self, enter: Callable[[], None]) -> None:
+        """Give up rights, once the socket is connected: a job has come through it."""
+        enter()
+        self._before_first = None
 
     def _measure(self, meter: Meter) -> None:
         """Count the job that has just ended; if it was the last one, say so.

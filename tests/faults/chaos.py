@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -134,7 +135,8 @@ class Storm:
 
     @property
     def over(self) -> bool:
-        return time.monotonic() >= self.ends_at or self.begun >= self.jobs
+        late = time.monotonic() >= self.ends_at
+        return late or self.begun >= self.jobs or len(self.wrong) > 100
 
     async def run(self) -> None:
         recycle = Recycle(max_jobs=2000, max_age=5, max_rss=200 * MB)
@@ -363,4 +365,7 @@ async def warm_up() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    logging.getLogger("offloop").setLevel(
+        logging.ERROR
+    )  # who hangs is killed: so be it
     sys.exit(main())

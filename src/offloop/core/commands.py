@@ -47,11 +47,15 @@ class InterruptJob:
 
 @dataclass(slots=True)
 class KillWorker:
-    """End the process at once; its death comes back as `worker_lost`."""
+    """End the process at once; its death comes back as `worker_lost`.
+
+    If it is `hung`, in a job that does not stop, people want to know where.
+    """
 
     worker: int
     why: str
     reason: ExitReason
+    hung: bool = False
 
 
 @dataclass(slots=True)

@@ -142,12 +142,14 @@ class Runs:
         why: str,
         reason: ExitReason,
         commands: list[Command],
+        *,
+        hung: bool = False,
     ) -> None:
         """End the worker's process; the jobs in its inbox come back when it is lost."""
         worker.ending = True
         worker.kill_at = inf
         self._roster.close(worker)
-        commands.append(KillWorker(worker.number, why, reason))
+        commands.append(KillWorker(worker.number, why, reason, hung))
 
     def kill_overdue(self, worker: WorkerRecord, commands: list[Command]) -> None:
         """End a worker whose grace is over, or that does not leave."""
@@ -160,7 +162,8 @@ class Runs:
             reason = ExitReason.CANCELLED if cancelled else ExitReason.TIMED_OUT
             what = "was cancelled" if cancelled else "ran out of time"
             why = f"job {job.id} {what} and did not stop within {self._grace:g} s"
-        self.kill(worker, why, reason, commands)
+        hung = worker.interrupted is not None
+        self.kill(worker, why, reason, commands, hung=hung)
 
     def leave(self, worker: WorkerRecord, now: float) -> None:
         """Note that a worker has stopped its job and is on its way out."""

@@ -171,6 +171,38 @@ class PoolStats:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerDump:
+    """What one worker was doing at one moment.
+
+    Attributes:
+        worker: number of the worker in its pool.
+        pid: its process id.
+        job: number of the job that it ran; None if it had none.
+        function: name of the job's function; "" if it had none.
+        seconds: for how long the job had been running.
+        traceback: of each of its threads, the latest call first.
+    """
+
+    worker: int
+    pid: int
+    job: int | None
+    function: str
+    seconds: float
+    traceback: str
+
+    def __str__(self) -> str:
+        head = f"worker {self.worker} (pid {self.pid})"
+        if self.job is None:
+            what = "is idle"
+        else:
+            what = (
+                f"has been running job {self.job} ({self.function}) for "
+                f"{self.seconds:.3f} s"
+            )
+        return f"{head} {what}\n{self.traceback}"
+
+
 class Engine(abc.ABC):
     """One place where jobs run. Belongs to one event loop."""
 
@@ -290,6 +322,10 @@ class Engine(abc.ABC):
         Raises:
             StartError: the new ones are no good; the old ones go on.
         """
+
+    @abc.abstractmethod
+    async def dump(self) -> list[WorkerDump]:
+        """Return what each worker is doing now."""
 
     @abc.abstractmethod
     def stats(self) -> PoolStats:

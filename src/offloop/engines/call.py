@@ -1,15 +1,18 @@
-"""One job as an engine carries it: the scheduler's record and the encoded call."""
+"""What engines send: a call with the scheduler's record of it, and the set-up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from offloop import sandbox
 from offloop.core.job import JobRecord
+from offloop.errors import UsageError
+from offloop.wire import codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offloop.options import JobOptions
+    from offloop.options import JobOptions, PoolOptions
     from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
     from offloop.wire.puts import Stored
@@ -43,3 +46,25 @@ class Call(JobRecord):
     started_at: float
     #: number of the worker that has the job, or had it last
     last_worker: int | None
+
+
+def check_sandbox(options: PoolOptions) -> None:
+    """Refuse a sandbox where there can be none, rather than run jobs without it.
+
+    Raises:
+        UsageError: this system does not have what it needs.
+    """
+    if options.sandbox and not sandbox.is_possible():
+        raise UsageError(
+            "sandbox=True needs Linux on x86-64 or ARM64; leave it out, or run the "
+            "pool in a container without a network"
+        )
+
+
+def encode_setup(options: PoolOptions) -> bytes | None:
+    """Encode the initializer, which must be an error here and not in each worker."""
+    if options.initializer is None:
+        return None
+    what = (options.initializer, options.initargs)
+    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
+    return bytes(payload)

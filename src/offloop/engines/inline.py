@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, context
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
-from offloop.engines.base import Ref
+from offloop.engines.base import Ref, WorkerDump
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.errors import JobInterrupted
 from offloop.wire import chunks, codec, failures, puts
@@ -72,6 +72,13 @@ class InlineEngine(ScheduledEngine):
     async def resize(self, max_workers: int) -> None:
         """Change nothing: there is one process, this one."""
 
+    async def dump(self) -> list[WorkerDump]:
+        """Return nothing: there are no workers."""
+        return []
+
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        """Change nothing: what this process has imported stays."""
+
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
         array = arrays.empty(lambda size: None, shape, dtype)
         if zero:
@@ -95,9 +102,6 @@ class InlineEngine(ScheduledEngine):
 
     async def _wait_memory(self) -> None:
         raise AssertionError("unreachable: memory has no limit here")
-
-    async def reload(self, probe: Callable[[], object] | None) -> None:
-        """Change nothing: what this process has imported stays."""
 
     def _send(self, number: int, calls: list[Call]) -> None:
         for call in calls:

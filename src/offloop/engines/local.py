@@ -21,33 +21,32 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
-from offloop.core.elastic import Elastic
 from offloop.core.exits import ExitReason
 from offloop.core.job import JobState
-from offloop.engines import endings
+from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
+from offloop.engines.call import check_sandbox, encode_setup
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
+from offloop.engines.sizing import Sizing
 from offloop.engines.transfers import Transfers
+from offloop.engines.trial import Trial
 from offloop.errors import PoolClosed, StartError
 from offloop.renewal import Renewal
 from offloop.supervisor import Supervisor
-from offloop.wire import codec, failures, status
+from offloop.wire import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats
+    from offloop.engines.base import PoolStats, WorkerDump
     from offloop.engines.call import Call
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
 
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 4
-
-# Seconds between two looks at memory that is in use.
-_HOUSE = 0.25
 
 # Why a worker leaves that says it is used up.
 _USED_UP = {
@@ -56,8 +55,8 @@ _USED_UP = {
     meter.LIMIT: ExitReason.OUT_OF_MEMORY,
 }
 
-# Seconds after which an idle worker goes, unless the pool says otherwise.
-_IDLE_TIMEOUT = 60.0
+# Seconds between two looks at memory that is in use.
+_HOUSE = 0.25
 
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
@@ -71,9 +70,9 @@ class _Line:
         "forgotten",
         "gone",
         "known",
-        "probe",
         "recalled",
         "recalls",
+        "trial",
         "unanswered",
         "worker",
     )
@@ -92,8 +91,8 @@ class _Line:
         self.recalls = 0
         #: functions whose definition the worker has
         self.known: set[int] = set()
-        #: gets the answer of the job that tries the worker; None while nobody waits
-        self.probe: asyncio.Future[tuple[Any, ...]] | None = None
+        #: waits for the answer of a worker that is tried; None for one of the pool
+        self.trial: Trial | None = None
         #: functions that it may forget, to be told with the next jobs
         self.forgotten: list[int] = []
 
@@ -106,12 +105,13 @@ class LocalEngine(ScheduledEngine):
     """
 
     def __init__(self, options: PoolOptions) -> None:
+        check_sandbox(options)
         super().__init__(options, max_credit=status.SLOTS)
         self._memory = Memory(options.arena_limit, options.max_workers)
         self._supervisor = Supervisor(
             self,
             options,
-            _encode_setup(options),
+            encode_setup(options),
             (self._memory.arena.fileno(), self._memory.results_size),
         )
         self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
@@ -120,15 +120,7 @@ class LocalEngine(ScheduledEngine):
         self._lines: dict[int, _Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
-        #: follows the work; None for a pool of a fixed size
-        self._elastic = _elastic_of(options)
-        self._size_timer: asyncio.TimerHandle | None = None
-        self._target = options.max_workers
-        if self._elastic is not None:
-            self._target = self._elastic.target
-        self._ready_workers = 0
-        #: those who wait for so many workers to be ready
-        self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._sizing = Sizing(options, self._scheduler, self._supervisor)
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
@@ -142,34 +134,28 @@ class LocalEngine(ScheduledEngine):
     # The engine's face
 
     def begin(self) -> None:
-        self._supervisor.start(self._target)
+        self._supervisor.start(self._sizing.target)
 
     async def started(self) -> None:
-        await self._wait_ready(min(self._target, 1))
+        await self._wait_ready(min(self._sizing.target, 1))
 
     async def ready(self) -> None:
-        await self._wait_ready(self._target)
+        await self._wait_ready(self._sizing.target)
 
     async def close(self) -> None:
         self.cancel_all()
         if self._house_timer is not None:
             self._house_timer.cancel()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
-        if self._size_timer is not None:
-            self._size_timer.cancel()
+        self._sizing.close()
         await self._dismiss_workers()
         self._disarm()
         await self._transfers.close()
         await self._supervisor.close()
 
     async def resize(self, max_workers: int) -> None:
-        if self._elastic is None:
-            self._resize(max_workers)
-        else:
-            self._elastic.bound(max_workers)
-            self._resize(self._elastic.target)
-            self._mind_size()
-        await self._wait_ready(self._target)
+        self._sizing.bound(max_workers)
+        await self._wait_ready(self._sizing.target)
 
     def stats(self) -> PoolStats:
         return replace(
@@ -178,6 +164,27 @@ class LocalEngine(ScheduledEngine):
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
         )
+
+    async def reload(self, probe: Callable[[], object] | None) -> None:
+        trial = None if probe is None else Trial(probe, self._functions)
+        async with self._reloading:
+            ask = None if trial is None else partial(self._try, trial)
+            await Renewal(self._supervisor, ask).run()
+
+    async def _try(self, trial: Trial, worker: WorkerHandle) -> None:
+        """Have a worker tried that the scheduler does not know.
+
+        Raises:
+            Exception: what is wrong with it.
+        """
+        line = self._lines[worker.number]
+        line.trial = trial
+        message = trial.begin(self._scheduler.next_id(), self._loop.create_future())
+        self._send_message(line, message)
+        await trial.result()
+
+    async def dump(self) -> list[WorkerDump]:
+        return await dumps.take(self._supervisor.ready_workers, self._scheduler)
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
         array = arrays.empty(self._memory.view, shape, dtype)
@@ -191,48 +198,6 @@ class LocalEngine(ScheduledEngine):
         self._mind_memory()
         return Ref(stored)
 
-    async def reload(self, probe: Callable[[], object] | None) -> None:
-        if probe is not None:
-            self._encode_probe(probe)  # what cannot travel is an error here
-        async with self._reloading:
-            ask = None if probe is None else partial(self._try, probe)
-            await Renewal(self._supervisor, ask).run()
-
-    def _encode_probe(self, probe: Callable[[], object]) -> tuple[Any, ...]:
-        named, args = self._functions.prepare(probe, ())
-        payload, views = codec.encode_call(args, {}, named.name, applied=not named.id)
-        return named, payload, views
-
-    async def _try(self, probe: Callable[[], object], worker: WorkerHandle) -> None:
-        """Call the probe in a worker that the scheduler does not know.
-
-        Raises:
-            Exception: what the probe raised, or why there is no answer.
-        """
-        named, arguments, views = self._encode_probe(probe)
-        job = self._scheduler.next_id()
-        line = self._lines[worker.number]
-        larges = await self._transfers.place(views)
-        places = [line.exchange.lend(large, retriable=False) for large in larges]
-        call = (job, named.id, arguments, places, 1, None, False)
-        definitions = [(named.id, named.definition)] if named.id else []
-        line.probe = self._loop.create_future()
-        self._send_rows(line, [call], definitions, [])
-        answer_status, payload, answered = await line.probe
-        if answer_status != messages.OK:
-            raise failures.decode_error(payload)
-        if codec.decode(payload, answered) is False:
-            raise ValueError("it returned False")
-
-    def _heard_probe(
-        self, line: _Line, probe: asyncio.Future[Any], answer: tuple[Any, ...]
-    ) -> None:
-        line.probe = None
-        answer_status, places = answer[3:] or (messages.OK, ())
-        payload, _, *buffers = self._received(line, answer, places)[1]
-        if not probe.done():  # else nobody waits any more
-            probe.set_result((answer_status, payload, buffers[0] if buffers else ()))
-
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
@@ -241,19 +206,9 @@ class LocalEngine(ScheduledEngine):
         self._loop.add_reader(worker.channel.fd, self._read, line)
 
     def worker_employ(self, worker: WorkerHandle) -> None:
-        self._ready_workers += 1
         now = time.monotonic()
         self._perform(self._scheduler.worker_ready(worker.number, now))
-        self._wake_ready_waiters()
-        self._mind_size()
-
-    def _wake_ready_waiters(self) -> None:
-        for waiting in list(self._ready_waiters):
-            wanted, waiter = waiting
-            if self._ready_workers >= wanted:
-                self._ready_waiters.remove(waiting)
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._sizing.worker_ready()
 
     def worker_retire(self, worker: WorkerHandle) -> None:
         number = worker.number
@@ -285,25 +240,25 @@ class LocalEngine(ScheduledEngine):
             now = time.monotonic()
             detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
-            self._ready_workers -= 1
-        elif line.probe is not None and not line.probe.done():
-            line.probe.set_exception(StartError(f"its worker {exit}"))
+            self._sizing.worker_gone()
+        elif line.trial is not None:
+            line.trial.ended(exit)
         del self._lines[number]
         self._transfers.let_go(line.exchange.close)
         self._transfers.memory_freed()
         self._recalling.discard(line)
-        if self._gave_up is not None and not self._ready_workers:
+        if self._gave_up is not None and not self._sizing.ready:
             self._fail(self._gave_up)
         self._arm()
-        self._mind_size()
+        self._sizing.mind()
         if self._all_gone is not None and not self._lines and not self._all_gone.done():
             self._all_gone.set_result(None)
         return blamed
 
     def gave_up(self, error: StartError) -> None:
         self._gave_up = error
-        self._fail_ready_waiters(error)
-        if not self._ready_workers:
+        self._sizing.stop_waiting(error)
+        if not self._sizing.ready:
             self._fail(error)
 
     def _fail(self, error: StartError) -> None:
@@ -312,56 +267,10 @@ class LocalEngine(ScheduledEngine):
         self._stop_waiting(error)
         self._perform(self._scheduler.abandon_all(error, time.monotonic()))
 
-    # Size
-
     def _release(self, now: float) -> None:
         super()._release(now)
-        if self._elastic is not None and self._scheduler.waiting:
-            self._mind_size()
-
-    def _mind_size(self) -> None:
-        """See to it that the size is looked at, if it can change at all."""
-        elastic = self._elastic
-        if elastic is None or self._all_gone is not None:
-            return
-        waiting = self._scheduler.waiting
-        nobody = not elastic.target  # then jobs cannot wait
-        if waiting and nobody and elastic.jobs_waited(waiting, 0.0, 0):
-            self._resize(elastic.target)
-        if self._size_timer is not None and waiting == 0:
-            return  # an earlier look would find nothing
-        delay = elastic.next_look(waiting)
-        if delay is None:
-            return
-        when = self._loop.time() + delay
-        if self._size_timer is None or self._size_timer.when() > when:
-            if self._size_timer is not None:
-                self._size_timer.cancel()
-            self._size_timer = self._loop.call_at(when, self._look_at_size)
-
-    def _look_at_size(self) -> None:
-        self._size_timer = None
-        elastic, scheduler = self._elastic, self._scheduler
-        assert elastic is not None
-        now = time.monotonic()
-        longest = scheduler.longest_wait(now)
-        if elastic.jobs_waited(scheduler.waiting, longest, self._supervisor.starting):
-            self._resize(elastic.target)
-        numbers = scheduler.idle_workers()
-        idle = {number: self._lines[number].worker.page.since() for number in numbers}
-        spare = elastic.workers_idled(idle, now)
-        if spare:
-            self._resize(elastic.target, spare)
-        self._mind_size()
-
-    def _resize(self, workers: int, first: Sequence[int] = ()) -> None:
-        """Want so many workers; who waits for more waits for those now."""
-        self._target = workers
-        self._supervisor.scale(workers, first)
-        self._ready_waiters = [
-            (min(wanted, workers), waiter) for wanted, waiter in self._ready_waiters
-        ]
-        self._wake_ready_waiters()
+        if self._sizing.is_elastic and self._scheduler.waiting:
+            self._sizing.mind()
 
     # Receiving
 
@@ -387,8 +296,8 @@ class LocalEngine(ScheduledEngine):
 
     def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
         kind = message[0]
-        if line.probe is not None and kind in (messages.RESULTS, messages.ANSWERS):
-            self._heard_probe(line, line.probe, *message[1])
+        if line.trial is not None and kind in (messages.RESULTS, messages.ANSWERS):
+            line.trial.answered(message[1])
         elif kind == messages.RESULTS:
             self._heard_results(line, message[1])
         elif kind == messages.ANSWERS:
@@ -551,8 +460,9 @@ class LocalEngine(ScheduledEngine):
                 line = self._lines[number]
                 line.worker.page.interrupt(job)
                 self._recall(line, [job])
-            case KillWorker(worker=number, why=why, reason=reason):
-                self._supervisor.kill(self._lines[number].worker, why, reason)
+            case KillWorker(worker=number, why=why, reason=reason, hung=hung):
+                kill = self._supervisor.kill_hung if hung else self._supervisor.kill
+                kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
                 self._send_message(self._lines[number], (messages.STOP,))
 
@@ -654,23 +564,14 @@ class LocalEngine(ScheduledEngine):
     async def _wait_ready(self, wanted: int) -> None:
         if self._failure is not None:
             raise self._failure
-        if self._ready_workers < wanted:
-            if self._gave_up is not None:
-                raise self._gave_up
-            waiter = self._loop.create_future()
-            self._ready_waiters.append((wanted, waiter))
-            await waiter
+        if self._sizing.ready < wanted and self._gave_up is not None:
+            raise self._gave_up
+        await self._sizing.wait_ready(wanted)
 
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for workers or for room fail with `error`."""
         super()._stop_waiting(error)
-        self._fail_ready_waiters(error)
-
-    def _fail_ready_waiters(self, error: Exception) -> None:
-        for _, waiter in self._ready_waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-        self._ready_waiters.clear()
+        self._sizing.stop_waiting(error)
 
     async def _dismiss_workers(self) -> None:
         """Send all workers away, and wait until they are gone."""
@@ -684,29 +585,9 @@ class LocalEngine(ScheduledEngine):
             await asyncio.wait([self._all_gone], timeout=limit)
 
 
-def _elastic_of(options: PoolOptions) -> Elastic | None:
-    """Return what decides about the pool's size, None if that is fixed."""
-    if not options.is_elastic:
-        return None
-    return Elastic(
-        options.min_workers or 0,
-        options.max_workers,
-        _IDLE_TIMEOUT if options.idle_timeout is None else options.idle_timeout,
-    )
-
-
 def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
     retriable = call.retries > 0
     places = [exchange.lend(large, retriable) for large in call.buffers]
     deadline = None if call.deadline == inf else call.deadline
     more = (places, call.attempts + 1, deadline, call.many)
     return (call.id, call.function.id, call.arguments, *more)
-
-
-def _encode_setup(options: PoolOptions) -> bytes | None:
-    """Encode the initializer, which must be an error here and not in each worker."""
-    if options.initializer is None:
-        return None
-    what = (options.initializer, options.initargs)
-    payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
-    return bytes(payload)

@@ -14,6 +14,7 @@ has one writer, and a word of eight aligned bytes is written in one store.
     64    max jobs         parent    after so many it stops by itself; 0: never
     72    max memory       parent    above so many bytes likewise
     80    memory limit     parent    bytes that a job may not go beyond; 0: any
+    88    sandbox          parent    give up rights before the first job
     4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     end   last words       worker    written by faulthandler when it crashes
@@ -58,7 +59,7 @@ _HEAD = struct.Struct("@Q")
 _SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
-_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT = range(6, 11)
+_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT, _SANDBOX = range(6, 12)
 
 
 def create_file() -> int:
@@ -94,8 +95,17 @@ class StatusPage:
         os.lseek(descriptor, _SIZE, os.SEEK_SET)
 
     @staticmethod
+    def forget_words(descriptor: int) -> None:
+        """Drop what was written, so that what comes is all there is.
+
+        Parent and worker share the position in the file along with the file.
+        """
+        os.ftruncate(descriptor, _SIZE)
+        os.lseek(descriptor, _SIZE, os.SEEK_SET)
+
+    @staticmethod
     def last_words(descriptor: int) -> str:
-        """Return what the worker's faulthandler wrote when it crashed, or ""."""
+        """Return what the worker's faulthandler wrote, in a crash or asked; or ""."""
         return os.pread(descriptor, _WORDS_ROOM, _SIZE).decode("utf-8", "replace")
 
     def close(self) -> None:
@@ -163,6 +173,10 @@ class StatusPage:
         """Return the bytes that no job may make the worker go beyond; 0 for any."""
         return self._words[_LIMIT]
 
+    def sandboxed(self) -> bool:
+        """Tell whether jobs run without the rights that the sandbox takes away."""
+        return self._words[_SANDBOX] != 0
+
     def note_used(self, jobs: int, memory: int) -> None:
         """Note how many jobs were run, and the bytes held at the last look."""
         self._words[_JOBS] = jobs
@@ -178,6 +192,10 @@ class StatusPage:
     def limit_memory(self, limit: int) -> None:
         """Let no job of a worker that begins after this go beyond so many bytes."""
         self._words[_LIMIT] = limit
+
+    def put_in_sandbox(self) -> None:
+        """Let a worker that begins after this run its jobs in the sandbox."""
+        self._words[_SANDBOX] = 1
 
     def used(self) -> tuple[int, int]:
         """Return the jobs that were run, and the bytes held at the last look."""
