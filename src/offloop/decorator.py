@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import weakref
 from typing import (
     TYPE_CHECKING,
@@ -198,6 +199,8 @@ async def _run(
 def _submit(
     fn: Callable[..., Any], options: Mapping[str, Any], /, *args: Any, **kwargs: Any
 ) -> Job[Any]:
+    if _is_method(fn):
+        _check_object(fn, "submit", args, kwargs)
     return _default_view(options).submit(fn, *args, **kwargs)
 
 
@@ -209,6 +212,29 @@ def _map(
     **how: Any,
 ) -> AsyncGenerator[Any]:
     return _default_view(options).map(fn, *iterables, **how)
+
+
+def _is_method(fn: Callable[..., Any]) -> bool:
+    """Tell whether a function was defined in the body of a class."""
+    scope = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    return bool(scope) and not scope.endswith("<locals>")
+
+
+def _check_object(
+    fn: Callable[..., Any], face: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Raise if a method lacks its object: ``obj.method.submit`` does not have it.
+
+    Python binds the function to its object, and not the function's attributes.
+    """
+    try:
+        inspect.signature(fn).bind(*args, **kwargs)
+    except TypeError as error:
+        name = fn.__qualname__
+        raise TypeError(
+            f"{name}.{face}: {error}. If it is the object that is missing, give it as "
+            f"the first argument: {name}.{face}(obj, ...)"
+        ) from None
 
 
 def _with_options(
