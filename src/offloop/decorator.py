@@ -29,6 +29,7 @@ from typing import (
 
 from offloop import context
 from offloop.errors import NotOffloadable
+from offloop.gathering import alone
 from offloop.options import JobOptions, chosen_engine
 from offloop.pool import Pool, load_engine
 
@@ -191,8 +192,11 @@ async def _run(
     kwargs: dict[str, Any],
 ) -> Any:
     if context.in_job():
-        value = fn(*args, **kwargs)
-        return await value if asyncio.iscoroutine(value) else value
+        batched = options.get("batch") is not None
+        value = fn(list(args), **kwargs) if batched else fn(*args, **kwargs)
+        if asyncio.iscoroutine(value):
+            value = await value
+        return alone(value) if batched else value
     return await _default_view(options).run(fn, *args, **kwargs)
 
 
