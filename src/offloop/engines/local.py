@@ -23,7 +23,7 @@ from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
 from offloop.core.elastic import Elastic
 from offloop.core.exits import ExitReason
-from offloop.core.job import JobState
+from offloop.core.job import Ending, JobState
 from offloop.engines import endings
 from offloop.engines.base import Ref
 from offloop.engines.memory import Exchange, Memory
@@ -150,13 +150,13 @@ class LocalEngine(ScheduledEngine):
 
     async def close(self) -> None:
         self.cancel_all()
-        if self._house_timer is not None:
-            self._house_timer.cancel()
         self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
         if self._size_timer is not None:
             self._size_timer.cancel()
         await self._dismiss_workers()
         self._disarm()
+        if self._house_timer is not None:
+            self._house_timer.cancel()
         await self._transfers.close()
         await self._supervisor.close()
 
@@ -170,17 +170,25 @@ class LocalEngine(ScheduledEngine):
         await self._wait_ready(self._target)
 
     def stats(self) -> PoolStats:
+        seen = super().stats()
+        transfers = self._transfers
+        loading = len(transfers.loading)
+        ended = transfers.ended_early
         return replace(
-            super().stats(),
+            seen,
+            queued=seen.queued + loading,
+            pending=seen.pending + loading,
+            submitted=seen.submitted + loading + ended.total(),
+            failed=seen.failed + ended[Ending.ERROR],
+            cancelled=seen.cancelled + ended[Ending.CANCELLED],
+            timed_out=seen.timed_out + ended[Ending.TIMEOUT],
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
         )
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
-        array = arrays.empty(self._memory.view, shape, dtype)
-        if zero:
-            array.fill(0)
+        array = arrays.empty(self._memory.view, shape, dtype, zero=zero)
         self._mind_memory()
         return array
 
@@ -284,7 +292,7 @@ class LocalEngine(ScheduledEngine):
         elif line.probe is not None and not line.probe.done():
             line.probe.set_exception(StartError(f"its worker {exit}"))
         del self._lines[number]
-        self._transfers.let_go(line.exchange.close)
+        self._transfers.let_go(line.exchange.close())
         self._transfers.memory_freed()
         self._recalling.discard(line)
         self._arm()
@@ -554,7 +562,8 @@ class LocalEngine(ScheduledEngine):
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
-        later = self._transfers.encode(self, call, args, kwargs)
+        last = self._in_turn > 0 and not self._its_turn
+        later = self._transfers.encode(self, call, args, kwargs, last=last)
         if call.buffers or later:
             self._mind_memory()
         return later
@@ -562,9 +571,8 @@ class LocalEngine(ScheduledEngine):
     def _loaded(self, call: Call) -> None:
         """Let the scheduler have a call whose arguments took a while."""
         if self._failure is not None:
-            call.handle.set_exception(self._failure)
-        else:
-            self._enter(call, time.monotonic())
+            raise self._failure
+        self._enter(call, time.monotonic())
 
     def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
         if not self._transfers.decode(call, payload, buffers):
@@ -585,6 +593,7 @@ class LocalEngine(ScheduledEngine):
         super().cancel_all()
 
     async def _wait_memory(self) -> None:
+        self._mind_memory()  # what goes back may be what is missing
         await self._transfers.memory_change()
 
     def _mind_memory(self) -> None:

@@ -74,6 +74,9 @@ class ScheduledEngine(Engine):
         self._timer_at = inf
         #: held by the one whose turn it is to wait for room
         self._turn = asyncio.Lock()
+        #: calls that wait their turn, and that the call of now is the one whose it is
+        self._in_turn = 0
+        self._its_turn = False
         #: those who wait for room, in the order in which they came
         self._room_waiters: deque[asyncio.Future[None]] = deque()
         self._drain_waiters: list[asyncio.Future[None]] = []
@@ -129,12 +132,14 @@ class ScheduledEngine(Engine):
             await self.wait_room()
         # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
         future = self._loop.create_future()
+        wanted = (function, args, kwargs, options, future, False)
+        call: Call | None = None
         try:
-            call = self._queue(function, args, kwargs, options, future, False)
+            call = self._queue(*wanted)
         except PoolFull as full:
             if options.on_full != "wait" or full.never:
                 raise
-            wanted = (function, args, kwargs, options, future, False)
+        if call is None:  # not within `except`: what failed would be kept alive
             call = await self._queue_in_turn(*wanted)
         try:
             return await future
@@ -240,15 +245,29 @@ class ScheduledEngine(Engine):
 
     async def _queue_in_turn(self, *job: Any) -> Call:
         """Queue a call when there is room for it, in the order of arrival."""
-        async with self._turn:
-            while True:
-                await self.wait_room()
-                try:
-                    return self._queue(*job)
-                except PoolFull as full:
-                    if full.never:
-                        raise
+        self._in_turn += 1
+        try:
+            async with self._turn:
+                while True:
+                    await self.wait_room()
+                    call = self._queue_or_not(job)
+                    if call is not None:
+                        return call
                     await self._wait_memory()
+        finally:
+            self._in_turn -= 1
+
+    def _queue_or_not(self, job: tuple[Any, ...]) -> Call | None:
+        """Queue the call whose turn it is; None: there is no room for it now."""
+        self._its_turn = True
+        try:
+            return self._queue(*job)
+        except PoolFull as full:
+            if full.never:
+                raise
+            return None
+        finally:
+            self._its_turn = False
 
     @abc.abstractmethod
     async def _wait_memory(self) -> None:
