@@ -59,7 +59,12 @@ class Copier:
         with self._changed:
             self._work.append((steps, future))
             self._changed.notify()
-        return await future
+        try:
+            return await future
+        finally:
+            # The traceback of a cancellation has this frame, and the future has the
+            # traceback: a circle that would keep the memory of what was cancelled.
+            del steps, future
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that lets others in by itself."""

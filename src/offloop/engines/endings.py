@@ -66,7 +66,7 @@ def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
     return InternalError(f"{_name(call)} ended by {ending} without an error")
 
 
-def undecodable(call: Call, error: Exception) -> RemoteError:
+def undecodable(call: Call, error: BaseException) -> RemoteError:
     """Return the error for a result that arrived and cannot be rebuilt here."""
     failure = RemoteError(
         f"the result of {_name(call)} arrived but cannot be rebuilt in this process: "

@@ -130,6 +130,7 @@ class LocalEngine(ScheduledEngine):
         #: those who wait for so many workers to be ready
         self._ready_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._workers_lost = 0
+        self._closing = False
         #: workers count what they use, for the supervisor to look at
         self._metered = options.recycle is not None
         #: one reload at a time
@@ -150,7 +151,9 @@ class LocalEngine(ScheduledEngine):
 
     async def close(self) -> None:
         self.cancel_all()
-        self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
+        self._failure = PoolClosed(f"pool {self._options.name!r} was closed")
+        self._closing = True
+        self._stop_waiting(self._failure)
         if self._size_timer is not None:
             self._size_timer.cancel()
         await self._dismiss_workers()
@@ -411,7 +414,7 @@ class LocalEngine(ScheduledEngine):
         self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
 
     def _heard_ready(self, line: _Line, pid: int) -> None:
-        if line.worker.number > 0:  # not one that is only tried
+        if line.worker.number > 0 and not self._closing:  # not one that is only tried
             self._failure = None
         self._supervisor.worker_ready(line.worker, pid)
 
@@ -612,7 +615,8 @@ class LocalEngine(ScheduledEngine):
             self._send_rows(line, [], [], [])
             looked_at = looked_at or line.exchange.seen > 0
         self._transfers.memory_freed()
-        if due is not None or looked_at or self._transfers.keeps:
+        # Whoever drops an array of `empty`, or a result, tells nobody.
+        if due is not None or looked_at or self._memory.arena.used:
             delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
             self._house_timer = self._loop.call_later(delay, self._keep_house)
 

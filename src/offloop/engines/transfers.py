@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
+from functools import partial
 from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from offloop.core.job import Ending, JobState
 from offloop.engines import endings
 from offloop.engines.copier import Copier
-from offloop.errors import PoolClosed, PoolFull
+from offloop.errors import OffloopError, PoolClosed, PoolFull
 from offloop.messages import READONLY
 from offloop.wire import bulk, codec, puts
 
@@ -68,8 +69,8 @@ class Transfers:
         self.ended_early: Counter[Ending] = Counter()
         self._closed = False
         #: jobs that are being encoded, by number
-        self.loading: dict[int, asyncio.Task[None]] = {}
-        self._decoding: set[asyncio.Task[None]] = set()
+        self.loading: dict[int, asyncio.Task[bool]] = {}
+        self._decoding: set[asyncio.Task[Any]] = set()
         self._letting_go: set[asyncio.Task[Any]] = set()
         self._memory_waiters: set[asyncio.Future[None]] = set()
         self._next_put = count(1).__next__
@@ -229,28 +230,49 @@ class Transfers:
         raise PoolClosed("the pool was closed while something waited for its memory")
 
     def _load(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.ensure_future(self._loading(call, transfer))
+        task = asyncio.ensure_future(self._in_time(call, transfer))
         self.loading[call.id] = task
+        # Not in the task itself: one that is cancelled at once never begins.
+        task.add_done_callback(partial(self._load_ended, call, transfer))
 
-    async def _loading(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
+    async def _in_time(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> bool:
+        """Await a transfer; False: the job's time is over."""
         left = None if call.deadline == inf else call.deadline - time.monotonic()
         limit = asyncio.timeout(left)
         try:
             async with limit:
                 await transfer
-            if not call.handle.done():  # it may have been cancelled at this moment
-                self._enter(call)
-        except asyncio.CancelledError:
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
+    def _load_ended(
+        self,
+        call: Call,
+        transfer: Coroutine[Any, Any, Any],
+        task: asyncio.Task[bool],
+    ) -> None:
+        """Let a call enter whose transfer has ended, or end its job."""
+        transfer.close()
+        if task.cancelled() or (call.handle.cancelled() and not task.exception()):
             self._end_early(call, Ending.CANCELLED, None)
-        except Exception as error:
-            if limit.expired():
-                self._end_early(call, Ending.TIMEOUT, None)
-            else:
-                self._end_early(call, Ending.ERROR, error)
+        elif error := task.exception():
+            self._end_early(call, Ending.ERROR, error)
+        elif not task.result():
+            self._end_early(call, Ending.TIMEOUT, None)
+        else:
+            try:
+                self._enter(call)
+            except OffloopError as refusal:
+                self._end_early(call, Ending.ERROR, refusal)
         del self.loading[call.id]
         self._ended(1 if call.handle.done() else 0)
 
-    def _end_early(self, call: Call, ending: Ending, error: Exception | None) -> None:
+    def _end_early(
+        self, call: Call, ending: Ending, error: BaseException | None
+    ) -> None:
         """End a job that the scheduler has not seen."""
         self.ended_early[ending] += 1
         call.buffers = call.stored = ()
@@ -280,28 +302,22 @@ class Transfers:
         long = len(payload) > _LONG_PICKLE
         if not long and sum(len(buffer) for buffer in buffers) < _LONG_BUFFERS:
             return False
-        task = asyncio.ensure_future(self._decode(call, payload, buffers, long))
+        decode = bulk.load_slowly if long else codec.decode
+        task = asyncio.ensure_future(self._copier.call(decode, payload, buffers))
         self._decoding.add(task)
+        task.add_done_callback(partial(self._decoded, call))
         return True
 
-    async def _decode(
-        self, call: Call, payload: Any, buffers: Sequence[Buffer], long: bool
-    ) -> None:
+    def _decoded(self, call: Call, task: asyncio.Task[Any]) -> None:
+        self._decoding.discard(task)
         future = call.handle
-        decode = bulk.load_slowly if long else codec.decode
-        try:
-            value = await self._copier.call(decode, payload, buffers)
-        except asyncio.CancelledError:
+        if task.cancelled():
             asyncio.Future.cancel(future)
-        except Exception as error:
+        elif error := task.exception():
             if not future.done():
                 future.set_exception(endings.undecodable(call, error))
-        else:
-            if not future.done():
-                future.set_result(value)
-        task = asyncio.current_task()
-        assert task is not None
-        self._decoding.discard(task)
+        elif not future.done():
+            future.set_result(task.result())
         self._ended(0)
 
     async def place(self, parts: Sequence[Buffer]) -> list[Large]:
