@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 _SMALL = 16 * 1024
 
 
-def empty(allocate: Callable[[int], memoryview | None], shape: Any, dtype: Any) -> Any:
+def empty(
+    allocate: Callable[[int], memoryview | None],
+    shape: Any,
+    dtype: Any,
+    *,
+    zero: bool = False,
+) -> Any:
     """Return a new array, its content arbitrary.
 
     Args:
@@ -23,6 +29,7 @@ def empty(allocate: Callable[[int], memoryview | None], shape: Any, dtype: Any) 
             ordinary one.
         shape: an int or a tuple of ints.
         dtype: anything that `numpy.dtype` takes.
+        zero: its bytes are zeros, as in an array that `numpy.zeros` makes.
 
     Raises:
         TypeError: the dtype holds Python objects, which no other process can read.
@@ -36,9 +43,11 @@ def empty(allocate: Callable[[int], memoryview | None], shape: Any, dtype: Any) 
     size = kind.itemsize
     for length in sizes:
         size *= int(length)
-    if size < _SMALL:  # a negative length too: numpy has the right words
-        return numpy.empty(shape, kind)
-    memory = allocate(size)
+    # A negative length is for numpy too: it has the right words.
+    valid = size >= _SMALL and all(length >= 0 for length in sizes)
+    memory = allocate(size) if valid else None
     if memory is None:
-        return numpy.empty(shape, kind)
+        return numpy.zeros(shape, kind) if zero else numpy.empty(shape, kind)
+    if zero:
+        numpy.frombuffer(memory, "u1").fill(0)
     return numpy.frombuffer(memory, kind).reshape(sizes)

@@ -155,7 +155,7 @@ class Workspace:
             try:
                 self._arena = Arena(self._results, limit_of(self._results))
             except OSError:  # address space is limited: results go by frames
-                self._results = -1
+                self._results = -1  # the file itself was closed by what failed
         return self._arena
 
     # What was put

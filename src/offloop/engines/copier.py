@@ -5,8 +5,9 @@
       └──────────────── the last step's result ◀─────┘
 
 Work comes as iterators of small steps. They take turns, so a copy of some megabytes
-does not wait for one of a gigabyte. The threads start with the first work and end with
-the pool.
+does not wait for one of a gigabyte. Work that is cancelled takes no further step; what
+it uses stays until the step that is under way has ended. The threads start with the
+first work and end with the pool.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from offloop.errors import PoolClosed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 # One copies while the other pickles; more of them would only share the memory's speed.
 _THREADS = 2
+
+_CLOSED = "the pool was closed while something large was on its way"
 
 
 class Copier:
@@ -35,43 +40,58 @@ class Copier:
         self._work: deque[tuple[Steps, asyncio.Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        #: done when no thread serves any more
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._serving = 0
 
     async def run(self, steps: Steps) -> Any:
         """Take all steps and return the result.
 
-        A cancellation is noticed between two steps; it returns when no thread is busy
-        with the work any more.
-
         Raises:
             Exception: what a step raised.
+            PoolClosed: `close` was called.
         """
-        if self._closing:  # a worker that ends late: there is nobody left to disturb
-            return _finish(steps)
+        if self._closing:
+            raise PoolClosed(_CLOSED)
         if len(self._threads) < _THREADS:
             self._start_thread()
         future = self._loop.create_future()
         with self._changed:
             self._work.append((steps, future))
             self._changed.notify()
-        return await future
+        try:
+            return await future
+        finally:
+            # The traceback of a cancellation has this frame, and the future has the
+            # traceback: a circle that would keep the memory of what was cancelled.
+            del steps, future
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that lets others in by itself."""
         return await self.run(_one_step(function, args))
 
-    def close(self) -> None:
-        """End the threads; work that was not done is dropped."""
+    async def close(self) -> None:
+        """End the threads; those who wait for work get `PoolClosed`.
+
+        A step that is under way is waited for: it cannot be interrupted.
+        """
         with self._changed:
             self._closing = True
+            dropped = list(self._work)
             self._work.clear()
             self._changed.notify_all()
+        for _, future in dropped:
+            _refuse(future)
+        if self._threads:
+            await self._ended
         for thread in self._threads:
-            thread.join()
+            thread.join()  # it has said its last word
 
     def _start_thread(self) -> None:
         name = f"offloop-copier-{len(self._threads)}"
         thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._threads.append(thread)
+        self._serving += 1
         thread.start()
 
     def _serve(self) -> None:
@@ -86,6 +106,12 @@ class Copier:
             else:
                 self._put_back(steps, future)
             del work, steps, future  # it may be long until the next one comes
+        self._tell(self._thread_ended)
+
+    def _thread_ended(self) -> None:
+        self._serving -= 1
+        if not self._serving and not self._ended.done():
+            self._ended.set_result(None)
 
     def _next(self) -> tuple[Steps, asyncio.Future[Any]] | None:
         with self._changed:
@@ -95,8 +121,11 @@ class Copier:
 
     def _put_back(self, steps: Steps, future: asyncio.Future[Any]) -> None:
         with self._changed:
-            if not self._closing and not future.cancelled():
-                self._work.append((steps, future))
+            if not self._closing:
+                if not future.cancelled():
+                    self._work.append((steps, future))
+                return
+        self._tell(_refuse, future)
 
     def _tell(self, how: Callable[..., None], *what: Any) -> None:
         # A loop that was closed meanwhile has nobody left who waits.
@@ -112,17 +141,14 @@ def _one_step(function: Callable[..., Any], args: tuple[Any, ...]) -> Steps:
     yield
 
 
-def _finish(steps: Steps) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def _set_result(future: asyncio.Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _refuse(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(PoolClosed(_CLOSED))
 
 
 def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:

@@ -79,10 +79,7 @@ class InlineEngine(ScheduledEngine):
         """Change nothing: what this process has imported stays."""
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
-        array = arrays.empty(lambda size: None, shape, dtype)
-        if zero:
-            array.fill(0)
-        return array
+        return arrays.empty(lambda size: None, shape, dtype, zero=zero)
 
     async def put(self, obj: object) -> Ref:
         kind = type(obj).__qualname__

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from offloop import arrays, messages, meter
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
 from offloop.core.exits import ExitReason
-from offloop.core.job import JobState
+from offloop.core.job import Ending, JobState
 from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
 from offloop.engines.call import check_sandbox, encode_setup
@@ -124,6 +124,7 @@ class LocalEngine(ScheduledEngine):
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
+        self._closing = False
         #: workers count what they use, for the supervisor to look at
         self._metered = options.recycle is not None
         #: one reload at a time
@@ -144,12 +145,14 @@ class LocalEngine(ScheduledEngine):
 
     async def close(self) -> None:
         self.cancel_all()
-        if self._house_timer is not None:
-            self._house_timer.cancel()
-        self._stop_waiting(PoolClosed(f"pool {self._options.name!r} was closed"))
+        self._failure = PoolClosed(f"pool {self._options.name!r} was closed")
+        self._closing = True
+        self._stop_waiting(self._failure)
         self._sizing.close()
         await self._dismiss_workers()
         self._disarm()
+        if self._house_timer is not None:
+            self._house_timer.cancel()
         await self._transfers.close()
         await self._supervisor.close()
 
@@ -158,8 +161,18 @@ class LocalEngine(ScheduledEngine):
         await self._wait_ready(self._sizing.target)
 
     def stats(self) -> PoolStats:
+        seen = super().stats()
+        transfers = self._transfers
+        loading = len(transfers.loading)
+        ended = transfers.ended_early
         return replace(
-            super().stats(),
+            seen,
+            queued=seen.queued + loading,
+            pending=seen.pending + loading,
+            submitted=seen.submitted + loading + ended.total(),
+            failed=seen.failed + ended[Ending.ERROR],
+            cancelled=seen.cancelled + ended[Ending.CANCELLED],
+            timed_out=seen.timed_out + ended[Ending.TIMEOUT],
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
@@ -187,9 +200,7 @@ class LocalEngine(ScheduledEngine):
         return await dumps.take(self._supervisor.ready_workers, self._scheduler)
 
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
-        array = arrays.empty(self._memory.view, shape, dtype)
-        if zero:
-            array.fill(0)
+        array = arrays.empty(self._memory.view, shape, dtype, zero=zero)
         self._mind_memory()
         return array
 
@@ -244,7 +255,7 @@ class LocalEngine(ScheduledEngine):
         elif line.trial is not None:
             line.trial.ended(exit)
         del self._lines[number]
-        self._transfers.let_go(line.exchange.close)
+        self._transfers.let_go(line.exchange.close())
         self._transfers.memory_freed()
         self._recalling.discard(line)
         if self._gave_up is not None and not self._sizing.ready:
@@ -328,7 +339,7 @@ class LocalEngine(ScheduledEngine):
         self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
 
     def _heard_ready(self, line: _Line, pid: int) -> None:
-        if line.worker.number > 0:  # not one that is only tried
+        if line.worker.number > 0 and not self._closing:  # not one that is only tried
             self._failure = self._gave_up = None
         self._supervisor.worker_ready(line.worker, pid)
 
@@ -480,7 +491,8 @@ class LocalEngine(ScheduledEngine):
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
-        later = self._transfers.encode(self, call, args, kwargs)
+        last = self._in_turn > 0 and not self._its_turn
+        later = self._transfers.encode(self, call, args, kwargs, last=last)
         if call.buffers or later:
             self._mind_memory()
         return later
@@ -488,9 +500,8 @@ class LocalEngine(ScheduledEngine):
     def _loaded(self, call: Call) -> None:
         """Let the scheduler have a call whose arguments took a while."""
         if self._failure is not None:
-            call.handle.set_exception(self._failure)
-        else:
-            self._enter(call, time.monotonic())
+            raise self._failure
+        self._enter(call, time.monotonic())
 
     def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
         if not self._transfers.decode(call, payload, buffers):
@@ -511,6 +522,7 @@ class LocalEngine(ScheduledEngine):
         super().cancel_all()
 
     async def _wait_memory(self) -> None:
+        self._mind_memory()  # what goes back may be what is missing
         await self._transfers.memory_change()
 
     def _mind_memory(self) -> None:
@@ -529,7 +541,8 @@ class LocalEngine(ScheduledEngine):
             self._send_rows(line, [], [], [])
             looked_at = looked_at or line.exchange.seen > 0
         self._transfers.memory_freed()
-        if due is not None or looked_at or self._transfers.keeps:
+        # Whoever drops an array of `empty`, or a result, tells nobody.
+        if due is not None or looked_at or self._memory.arena.used:
             delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
             self._house_timer = self._loop.call_later(delay, self._keep_house)
 

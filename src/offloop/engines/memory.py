@@ -21,7 +21,7 @@ from offloop.messages import PRIVATE, READONLY, WRITABLE
 from offloop.wire.arena import Arena, ArenaFull, Window, create_file, file_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from offloop.wire.arena import Block
     from offloop.wire.codec import Buffer
@@ -69,6 +69,26 @@ class Memory:
         block, at = found
         size = memoryview(view).nbytes
         return Large(block, block.offset + at, size, READONLY)
+
+    def check(self, size: int, parts: int) -> None:
+        """Refuse what could not all be here, even if nothing else was.
+
+        Raises:
+            PoolFull: with `never` set.
+        """
+        if size > self.arena.limit:
+            raise _too_large(size, parts, self.arena.limit)
+
+    def taken(self) -> PoolFull:
+        """Return the error for one who comes while others wait for room."""
+        used, limit = self.arena.used, self.arena.limit
+        return PoolFull(
+            f"others wait for room in the pool's shared memory already: {used} of "
+            f"{limit} bytes (arena_limit) are in use, and nothing was queued. Use run "
+            "or map, which wait in turn, or raise arena_limit.",
+            pending=used,
+            limit=limit,
+        )
 
     def hold(self, view: Buffer) -> Large:
         """Take room for a copy of a buffer; `copy` fills it.
@@ -193,10 +213,22 @@ class Exchange:
         self.seen -= len(tokens)
         return tokens
 
-    def close(self) -> None:
-        """Make no more views; those that exist stay as they are."""
-        if self._window is not None:
-            self._window.close()
+    def close(self) -> Generator[object, None, None]:
+        """Take back what was lent: the worker is dead.
+
+        Returns:
+            Steps that give back the memory of its results, but for what is looked at
+            here: that stays as it is.
+        """
+        self._lent.clear()
+        return self._vacate()
+
+    def _vacate(self) -> Generator[object, None, None]:
+        window, self._window = self._window, None
+        if window is not None:
+            window.drain_released()
+            yield from window.vacate()
+            window.close()
 
 
 def _open(limit: int) -> Arena:
@@ -210,16 +242,25 @@ def _open(limit: int) -> Arena:
             limit //= 2
 
 
+def _too_large(size: int, parts: int, limit: int) -> PoolFull:
+    what = f"{size} bytes" if parts == 1 else f"{size} bytes in {parts} large buffers"
+    return PoolFull(
+        f"{what} do not fit into the pool's shared memory, whose arena_limit is "
+        f"{limit} bytes: raise it, or send less",
+        pending=size,
+        limit=limit,
+        never=True,
+    )
+
+
 def _pool_full(full: ArenaFull) -> PoolFull:
-    what = f"{full.size} bytes of arguments do not fit into the pool's shared memory"
     if full.never:
-        text = (
-            f"{what}, whose arena_limit is {full.limit} bytes: raise it, or send less"
-        )
-    else:
-        text = (
-            f"{what}: {full.used} of {full.limit} bytes (arena_limit) are in use; the "
-            "job was not queued. Try again when jobs have ended, use run or map, which "
-            "wait, or raise arena_limit."
-        )
-    return PoolFull(text, pending=full.used, limit=full.limit, never=full.never)
+        return _too_large(full.size, 1, full.limit)
+    return PoolFull(
+        f"{full.size} bytes do not fit into the pool's shared memory now: {full.used} "
+        f"of {full.limit} bytes (arena_limit) are in use, and nothing was queued. Try "
+        "again when jobs have ended and arrays of `empty` have gone, use run or map, "
+        "which wait, or raise arena_limit.",
+        pending=full.used,
+        limit=full.limit,
+    )

@@ -79,6 +79,9 @@ class ScheduledEngine(Engine):
         self._turn = asyncio.Lock()
         #: done when there is room; None while nobody waits for it
         self._room_waiter: asyncio.Future[None] | None = None
+        #: calls that wait their turn, and that the call of now is the one whose it is
+        self._in_turn = 0
+        self._its_turn = False
         #: limits by function's name and number; each lives as long as its jobs
         self._limits: WeakValueDictionary[tuple[str, int], ConcurrencyLimit] = (
             WeakValueDictionary()
@@ -133,15 +136,15 @@ class ScheduledEngine(Engine):
         # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
         future = self._loop.create_future()
         wanted = (function, args, kwargs, options, future, False)
-        if self._room_waiter is not None and options.on_full == "wait":
-            call = await self._queue_in_turn(*wanted)
-        else:
+        call: Call | None = None
+        if self._room_waiter is None or options.on_full != "wait":
             try:
                 call = self._queue(*wanted)
             except PoolFull as full:
                 if options.on_full != "wait" or full.never:
                     raise
-                call = await self._queue_in_turn(*wanted)
+        if call is None:  # not within `except`: what failed would be kept alive
+            call = await self._queue_in_turn(*wanted)
         try:
             return await future
         except asyncio.CancelledError:
@@ -253,15 +256,29 @@ class ScheduledEngine(Engine):
 
     async def _queue_in_turn(self, *job: Any) -> Call:
         """Queue a call when there is room for it, in the order of arrival."""
-        async with self._turn:
-            while True:
-                await self._wait_for_room()
-                try:
-                    return self._queue(*job)
-                except PoolFull as full:
-                    if full.never:
-                        raise
+        self._in_turn += 1
+        try:
+            async with self._turn:
+                while True:
+                    await self._wait_for_room()
+                    call = self._queue_or_not(job)
+                    if call is not None:
+                        return call
                     await self._wait_memory()
+        finally:
+            self._in_turn -= 1
+
+    def _queue_or_not(self, job: tuple[Any, ...]) -> Call | None:
+        """Queue the call whose turn it is; None: there is no room for it now."""
+        self._its_turn = True
+        try:
+            return self._queue(*job)
+        except PoolFull as full:
+            if full.never:
+                raise
+            return None
+        finally:
+            self._its_turn = False
 
     @abc.abstractmethod
     async def _wait_memory(self) -> None:

@@ -12,18 +12,22 @@ done. Until then it is pending, and can be cancelled, like any other job.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, deque
+from functools import partial
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from offloop.core.job import Ending, JobState
 from offloop.engines import endings
 from offloop.engines.copier import Copier
-from offloop.errors import PoolFull
+from offloop.errors import OffloopError, PoolClosed, PoolFull
 from offloop.messages import READONLY
 from offloop.wire import bulk, codec, puts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Sequence
 
     from offloop.engines.call import Call
     from offloop.engines.memory import Large, Memory
@@ -61,11 +65,14 @@ class Transfers:
         self._enter = enter
         self._ended = ended
         self._copier = Copier()
+        #: jobs that ended before the scheduler had them, by how they did
+        self.ended_early: Counter[Ending] = Counter()
+        self._closed = False
         #: jobs that are being encoded, by number
-        self.loading: dict[int, asyncio.Task[None]] = {}
-        self._decoding: set[asyncio.Task[None]] = set()
+        self.loading: dict[int, asyncio.Task[bool]] = {}
+        self._decoding: set[asyncio.Task[Any]] = set()
         self._letting_go: set[asyncio.Task[Any]] = set()
-        self._memory_waiters: list[asyncio.Future[None]] = []
+        self._memory_waiters: set[asyncio.Future[None]] = set()
         self._next_put = count(1).__next__
         #: number of objects that were put and are alive
         self.keeps = 0
@@ -84,8 +91,17 @@ class Transfers:
         call: Call,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        *,
+        last: bool = False,
     ) -> bool:
         """Encode a call; True if it enters later.
+
+        Args:
+            owner: engine whose objects the arguments may name.
+            call: what gets the encoded arguments.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            last: others wait for memory already; there is none for this call.
 
         Raises:
             NotOffloadable: the arguments cannot travel.
@@ -101,7 +117,7 @@ class Transfers:
             type(arguments) is tuple or len(arguments) < codec.OUT_OF_BAND
         ):
             return False
-        copies = self._hold(call, arguments, views)
+        copies = self._hold(call, arguments, views, last=last)
         if copies is None:
             return False
         self._load(call, self._copier.run(copies))
@@ -130,7 +146,7 @@ class Transfers:
         return encoded
 
     def _hold(
-        self, call: Call, arguments: Any, views: Sequence[Buffer]
+        self, call: Call, arguments: Any, views: Sequence[Buffer], *, last: bool = False
     ) -> Generator[object, None, None] | None:
         """Find room for large arguments, and copy them if that is quick.
 
@@ -138,33 +154,55 @@ class Transfers:
             The steps of the copies that are still to be done, None if there are none.
         """
         parts = list(views)
+        envelope = arguments
         if type(arguments) is not tuple and len(arguments) >= codec.OUT_OF_BAND:
             parts.append(arguments)
-            call.arguments = None
-        call.buffers, todo = self._place(parts)
+            envelope = None
+        call.buffers, todo = self._place(parts, last=last)
+        call.arguments = envelope
         return _copies(self._memory, todo) if todo else None
 
     def _place(
-        self, parts: Iterable[Buffer], mode: int | None = None
+        self, parts: Sequence[Buffer], mode: int | None = None, *, last: bool = False
     ) -> tuple[list[Large], list[tuple[Large, Buffer]]]:
-        """Return what stands for each part, and those that are still to be copied."""
+        """Return what stands for each part, and those that are still to be copied.
+
+        Raises:
+            PoolFull: there is no room for all of them; none is kept then.
+        """
         memory = self._memory
-        buffers: list[Large] = []
+        found = [memory.located(part) for part in parts]
+        new = [part for part, large in zip(parts, found, strict=True) if large is None]
+        memory.check(sum(memoryview(part).nbytes for part in new), len(new))
+        if new and last:
+            raise memory.taken()
+        held: list[Large] = []
+        try:
+            held += map(memory.hold, new)
+            todo = self._begin_copies(held, new)
+        except BaseException:
+            held.clear()  # the traceback may live for long: not so the blocks
+            raise
+        rest = iter(held)
+        buffers = [next(rest) if large is None else large for large in found]
+        if mode is not None:
+            for large in buffers:
+                large.mode = mode
+        return buffers, todo
+
+    def _begin_copies(
+        self, larges: Sequence[Large], parts: Sequence[Buffer]
+    ) -> list[tuple[Large, Buffer]]:
+        """Copy what takes a moment; return the rest."""
         todo: list[tuple[Large, Buffer]] = []
         brief = _BRIEF
-        for part in parts:
-            large = memory.located(part)
-            if large is None:
-                large = memory.hold(part)
-                brief -= large.size
-                if brief >= 0:
-                    memory.arena.write(large.block, part)
-                else:
-                    todo.append((large, part))
-            if mode is not None:
-                large.mode = mode
-            buffers.append(large)
-        return buffers, todo
+        for large, part in zip(larges, parts, strict=True):
+            brief -= large.size
+            if brief >= 0:
+                self._memory.arena.write(large.block, part)
+            else:
+                todo.append((large, part))
+        return todo
 
     async def _encode_slowly(
         self, owner: object, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -182,32 +220,70 @@ class Transfers:
             await self._copier.run(copies)
 
     async def _when_room(self, place: Callable[[], Any], *, waits: bool) -> Any:
-        while True:
+        while not self._closed:
             try:
                 return place()
             except PoolFull as full:
                 if full.never or not waits:
                     raise
             await self.memory_change()
+        raise PoolClosed("the pool was closed while something waited for its memory")
 
     def _load(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.ensure_future(self._loading(call, transfer))
+        task = asyncio.ensure_future(self._in_time(call, transfer))
         self.loading[call.id] = task
+        # Not in the task itself: one that is cancelled at once never begins.
+        task.add_done_callback(partial(self._load_ended, call, transfer))
 
-    async def _loading(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
-        future = call.handle
+    async def _in_time(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> bool:
+        """Await a transfer; False: the job's time is over."""
+        left = None if call.deadline == inf else call.deadline - time.monotonic()
+        limit = asyncio.timeout(left)
         try:
-            await transfer
-        except asyncio.CancelledError:
-            asyncio.Future.cancel(future)
-        except Exception as error:
-            if not future.done():
-                future.set_exception(error)
+            async with limit:
+                await transfer
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return False
+        return True
+
+    def _load_ended(
+        self,
+        call: Call,
+        transfer: Coroutine[Any, Any, Any],
+        task: asyncio.Task[bool],
+    ) -> None:
+        """Let a call enter whose transfer has ended, or end its job."""
+        transfer.close()
+        if task.cancelled() or (call.handle.cancelled() and not task.exception()):
+            self._end_early(call, Ending.CANCELLED, None)
+        elif error := task.exception():
+            self._end_early(call, Ending.ERROR, error)
+        elif not task.result():
+            self._end_early(call, Ending.TIMEOUT, None)
         else:
-            if not future.done():
+            try:
                 self._enter(call)
+            except OffloopError as refusal:
+                self._end_early(call, Ending.ERROR, refusal)
         del self.loading[call.id]
-        self._ended(0 if not future.done() else 1)
+        self._ended(1 if call.handle.done() else 0)
+
+    def _end_early(
+        self, call: Call, ending: Ending, error: BaseException | None
+    ) -> None:
+        """End a job that the scheduler has not seen."""
+        self.ended_early[ending] += 1
+        call.buffers = call.stored = ()
+        future = call.handle
+        if ending is Ending.CANCELLED:
+            call.move(JobState.CANCELLED)
+            asyncio.Future.cancel(future)
+            return
+        call.move(JobState.FAILED)
+        if not future.done():
+            future.set_exception(endings.error_of(call, ending, error))
 
     def cancel(self, job: int) -> bool:
         """Stop a job on its way in; False if it is not."""
@@ -226,28 +302,22 @@ class Transfers:
         long = len(payload) > _LONG_PICKLE
         if not long and sum(len(buffer) for buffer in buffers) < _LONG_BUFFERS:
             return False
-        task = asyncio.ensure_future(self._decode(call, payload, buffers, long))
+        decode = bulk.load_slowly if long else codec.decode
+        task = asyncio.ensure_future(self._copier.call(decode, payload, buffers))
         self._decoding.add(task)
+        task.add_done_callback(partial(self._decoded, call))
         return True
 
-    async def _decode(
-        self, call: Call, payload: Any, buffers: Sequence[Buffer], long: bool
-    ) -> None:
+    def _decoded(self, call: Call, task: asyncio.Task[Any]) -> None:
+        self._decoding.discard(task)
         future = call.handle
-        decode = bulk.load_slowly if long else codec.decode
-        try:
-            value = await self._copier.call(decode, payload, buffers)
-        except asyncio.CancelledError:
+        if task.cancelled():
             asyncio.Future.cancel(future)
-        except Exception as error:
+        elif error := task.exception():
             if not future.done():
                 future.set_exception(endings.undecodable(call, error))
-        else:
-            if not future.done():
-                future.set_result(value)
-        task = asyncio.current_task()
-        assert task is not None
-        self._decoding.discard(task)
+        elif not future.done():
+            future.set_result(task.result())
         self._ended(0)
 
     async def place(self, parts: Sequence[Buffer]) -> list[Large]:
@@ -300,24 +370,30 @@ class Transfers:
     async def memory_change(self) -> None:
         """Wait until there may be more room than there was."""
         waiter = asyncio.get_running_loop().create_future()
-        self._memory_waiters.append(waiter)
-        await asyncio.wait([waiter], timeout=_TRY_AGAIN)
+        self._memory_waiters.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=_TRY_AGAIN)
+        finally:
+            self._memory_waiters.discard(waiter)
 
     def memory_freed(self) -> None:
         """Let those try again who wait for room."""
-        waiters, self._memory_waiters = self._memory_waiters, []
-        for waiter in waiters:
+        for waiter in self._memory_waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def let_go(self, release: Callable[[], object]) -> None:
-        """Call what takes a while because it gives much memory back."""
-        task = asyncio.ensure_future(self._copier.call(release))
+    def let_go(self, steps: Generator[object, None, None]) -> None:
+        """Take steps that last a while because they give much memory back."""
+        if self._closed:  # a worker that ended late: there is nobody left to disturb
+            deque(steps, maxlen=0)
+            return
+        task = asyncio.ensure_future(self._copier.run(steps))
         self._letting_go.add(task)
         task.add_done_callback(self._letting_go.discard)
 
     async def close(self) -> None:
         """End what is on its way, and the threads."""
+        self._closed = True
         tasks: list[asyncio.Task[Any]] = [*self.loading.values(), *self._decoding]
         for task in tasks:
             task.cancel()
@@ -326,7 +402,7 @@ class Transfers:
             await asyncio.wait(tasks)
         self.memory_freed()
         await self._copier.call(self._memory.close)
-        self._copier.close()
+        await self._copier.close()
 
 
 def _copies(

@@ -25,9 +25,12 @@ What cannot be helped, because it is one step that nobody can interrupt:
 
 from __future__ import annotations
 
+import copyreg
+import io
 import pickle
 import time
 
+from offloop.wire import ndarrays
 from offloop.wire.pointers import copy, new_ascii, text_bytes
 
 TYPE_CHECKING = False
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     Buffer: TypeAlias = bytes | bytearray | memoryview
     Keep: TypeAlias = Callable[[pickle.PickleBuffer], object]
 
+#: how to reduce what pickle does not know, by type; for whoever stands on this module
+REDUCERS: dict[type, Callable[[Any], Any]] = {}
 #: bytes that are copied, searched or translated between two pauses
 SLICE = 512 * 1024
 #: seconds; not 0, because whoever waits for the GIL must have the time to wake up
@@ -61,8 +66,8 @@ def probe(obj: object, limit: int, buffer_callback: Keep | None = None) -> bytes
     """
     file = _Beginning(limit)
     try:
-        pickle.Pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
-    except _Enough:
+        _dump_to(file, obj, buffer_callback, hasty=True)
+    except (_Enough, ndarrays.TooLong):
         return None
     parts = file.parts
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -72,21 +77,41 @@ def dump_slowly(
     obj: object,
     buffer_callback: Keep | None = None,
     *,
-    pickler: Callable[..., Any] = pickle.Pickler,
+    pickler: Callable[..., Any] | None = None,
 ) -> bytearray:
     """Pickle an object with pauses, in a thread.
 
     Args:
         obj: anything that the pickler takes. It must not be changed meanwhile.
         buffer_callback: as in `pickle.dumps`.
-        pickler: called with a file, a protocol and `buffer_callback`.
+        pickler: called with a file, a protocol and `buffer_callback`; None: the C
+            pickler, which gets along with all of numpy's arrays.
 
     Returns:
         What `pickle.loads` and `load_slowly` read.
     """
     file = _Sink()
-    pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
+    if pickler is not None:
+        pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
+    else:
+        _dump_to(file, obj, buffer_callback)
     return file.content
+
+
+def dump(obj: object, buffer_callback: Keep | None = None) -> bytes:
+    """Pickle an object at one go, where no event loop waits, numpy's arrays as well."""
+    file = io.BytesIO()
+    _dump_to(file, obj, buffer_callback)
+    return file.getvalue()
+
+
+def _dump_to(
+    file: Any, obj: object, buffer_callback: Keep | None, *, hasty: bool = False
+) -> None:
+    pickler = pickle.Pickler(file, 5, buffer_callback=buffer_callback)
+    arrays = ndarrays.reducers(hasty=hasty)
+    pickler.dispatch_table = {**arrays, **REDUCERS, **copyreg.dispatch_table}
+    pickler.dump(obj)
 
 
 def load_slowly(payload: Buffer, buffers: Iterable[Buffer] = ()) -> Any:

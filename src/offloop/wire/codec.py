@@ -70,6 +70,8 @@ _LIFTED = frozenset({bytes, bytearray, memoryview, str})
 _PLAIN = frozenset({int, float, bool, type(None), str, bytes})
 _SIZED = frozenset({str, bytes})
 _NUMBERS = frozenset({int, float, bool, type(None)})
+#: numpy's arrays that numpy itself would copy into the pickle
+_SUBCLASSES = frozenset({"memmap", "matrix"})
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -103,7 +105,7 @@ def encode(
     try:
         if in_band:
             return dumps_in_band(obj, shared=True), []
-        lifted = _contiguous(_lift(obj)) if slowly else _lift(obj)
+        lifted = _lift(obj, slowly)
         quick = not slowly and _is_quick(lifted)
         return _dump(lifted, slowly=slowly, at_once=quick)
     except Bulky:
@@ -155,16 +157,13 @@ def encode_call(
     carried, named = args, kwargs
     for value in args:
         if type(value) in _LIFTED:
-            carried = tuple(map(_lift, args))
+            carried = tuple(_lift(each, slowly) for each in args)
             break
     plain_rows = False
     if many:
-        carried, plain_rows = _lift_rows(args)
+        carried, plain_rows = _lift_rows(args, slowly)
     if kwargs:
-        named = {name: _lift(value) for name, value in kwargs.items()}
-    if slowly:
-        carried = tuple(map(_contiguous, carried))
-        named = {name: _contiguous(value) for name, value in named.items()}
+        named = {name: _lift(value, slowly) for name, value in kwargs.items()}
     quick = plain_rows or (
         not slowly and all(map(_is_quick, (*carried, *named.values())))
     )
@@ -197,7 +196,7 @@ def encode_result(value: object, describe: str) -> tuple[Payload, list[Buffer]]:
     if are_plain(plain):
         return plain, []
     try:
-        return _dump(_lift(value), shared=False)
+        return _dump(_lift(value, slowly=True), shared=False)
     except Exception as error:
         message = _refusal(describe, "its result", value, error)
         raise ResultNotEncodable(message, function=describe) from error
@@ -212,7 +211,7 @@ def are_plain(values: Sequence[Any]) -> bool:
     return True
 
 
-def _lift_rows(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+def _lift_rows(args: tuple[Any, ...], slowly: bool) -> tuple[tuple[Any, ...], bool]:
     """Lift the items of a chunk; True if there was nothing to lift: they are numbers.
 
     Whoever makes a chunk of numbers sees to it that it is not too long.
@@ -222,9 +221,9 @@ def _lift_rows(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
     if _NUMBERS.issuperset(map(type, items)):
         return args, not front
     if spread:
-        lifted = [tuple(map(_lift, row)) for row in rows]
+        lifted = [tuple(_lift(each, slowly) for each in row) for row in rows]
     else:
-        lifted = list(map(_lift, rows))
+        lifted = [_lift(each, slowly) for each in rows]
     return (*front, lifted, spread, go_on), False
 
 
@@ -236,7 +235,7 @@ def _is_quick(value: Any) -> bool:
     kind = type(value)
     if kind in _PLAIN or kind in _STANDINS:
         return True
-    if kind.__module__ == "numpy":
+    if kind.__module__ == "numpy" and kind.__name__ not in _SUBCLASSES:
         flags = getattr(value, "flags", None)
         if flags is None or value.nbytes < OUT_OF_BAND:
             return True
@@ -251,7 +250,9 @@ def _dump(
     held: list[Any] = []
     payload: bytes | bytearray | None
     try:
-        if at_once:
+        if not shared:
+            payload = bulk.dump(obj, held.append)
+        elif at_once:
             payload = _dumps(obj, 5, buffer_callback=held.append)
         elif slowly:
             payload = bulk.dump_slowly(obj, held.append)
@@ -264,7 +265,7 @@ def _dump(
             raws = [buffer.raw() for buffer in held]
             if all(len(raw) >= OUT_OF_BAND for raw in raws):
                 return payload, raws
-            return _sift(obj, slowly)
+            return _sift(obj, slowly=slowly, at_once=at_once)
     except Bulky:
         raise
     except Exception:
@@ -273,19 +274,23 @@ def _dump(
     return dumps_by_value(obj, _keeper(buffers), shared=shared), buffers
 
 
-def _sift(obj: object, slowly: bool) -> tuple[bytes | bytearray, list[Buffer]]:
+def _sift(
+    obj: object, *, slowly: bool, at_once: bool
+) -> tuple[bytes | bytearray, list[Buffer]]:
     """Pickle once more, with the small buffers in band.
 
     A callback in Python at the first try would cost every call a tenth of a
     microsecond, for the sake of the few that carry small arrays.
     """
     buffers: list[Buffer] = []
-    dump = bulk.dump_slowly if slowly else _dump_protocol
-    return dump(obj, _keeper(buffers)), buffers
-
-
-def _dump_protocol(obj: object, keep: Keep) -> bytes:
-    return _dumps(obj, 5, buffer_callback=keep)
+    if slowly:
+        return bulk.dump_slowly(obj, _keeper(buffers)), buffers
+    if at_once:
+        return bulk.dump(obj, _keeper(buffers)), buffers
+    payload = bulk.probe(obj, _AT_ONCE, _keeper(buffers))
+    if payload is None:
+        raise Bulky
+    return payload, buffers
 
 
 def _keeper(buffers: list[Buffer]) -> Keep:
@@ -345,15 +350,24 @@ class _View:
         self.value = value
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        view = self.value
-        format: Any = view.format
-        # Only native single-character formats can be cast back: refuse others here.
-        memoryview(bytes(view.itemsize)).cast(format)
-        flat: Buffer = view
-        if not view.c_contiguous:
-            flat = view.tobytes() if view.readonly else bytearray(view.tobytes())
-        rest = (format, view.shape, view.readonly)
-        return _make_view, (pickle.PickleBuffer(flat), *rest)
+        return _reduce_view(self.value)
+
+
+def _reduce_view(view: memoryview) -> tuple[Any, ...]:
+    format: Any = view.format
+    # Only native single-character formats can be cast back: refuse others here.
+    memoryview(bytes(view.itemsize)).cast(format)
+    if view.ndim > 1 and not view.nbytes:
+        raise TypeError("a memoryview without items can have one dimension only")
+    flat: Buffer = view
+    if not view.c_contiguous:
+        flat = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    rest = (format, view.shape, view.readonly)
+    return _make_view, (pickle.PickleBuffer(flat), *rest)
+
+
+# At depth too: cloudpickle would send bytes.
+bulk.REDUCERS[memoryview] = _reduce_view
 
 
 def _make_view(
@@ -367,24 +381,24 @@ def _make_view(
     return view.toreadonly() if readonly else view
 
 
-def _lift(value: Any) -> Any:
-    kind = type(value)
-    if kind is memoryview:
-        return _View(value)
-    if kind in _LIFTED and len(value) >= OUT_OF_BAND:
-        return _Text(value) if kind is str else _Block(value)
-    return value
+def _lift(value: Any, slowly: bool) -> Any:
+    """Return what stands for a value.
 
-
-def _contiguous(value: Any) -> Any:
-    """Return an array whose bytes are in a row; copying releases the GIL.
-
-    Pickle does it as well, but within the payload, and holds the GIL.
+    Raises:
+        Bulky: all of it must be copied first.
     """
     kind = type(value)
-    if kind.__module__ != "numpy" or kind.__name__ != "ndarray":
-        return value
-    return value if value.flags.forc or value.dtype.hasobject else value.copy()
+    if kind is memoryview:
+        if not slowly and value.nbytes > _AT_ONCE and not value.c_contiguous:
+            raise Bulky
+        return _View(value)
+    if kind in _LIFTED and len(value) >= OUT_OF_BAND:
+        if kind is not str:
+            return _Block(value)
+        if not slowly and len(value) > _AT_ONCE and not value.isascii():
+            raise Bulky
+        return _Text(value)
+    return value
 
 
 _STANDINS = frozenset({_Block, _Text, _View})
@@ -426,7 +440,7 @@ def _labelled(
 
 def _trouble(value: object) -> Exception | None:
     try:
-        _dump(_lift(value))
+        _dump(_lift(value, slowly=True))
     except Exception as error:
         return error
     return None

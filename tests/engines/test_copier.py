@@ -1,0 +1,134 @@
+"""Work in steps, in threads: turns, results, errors, cancellation, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from offloop.engines.copier import Copier
+from offloop.errors import PoolClosed
+
+
+def steps(name, log, count=3, gate=None):
+    """Note each step; the first one waits for the gate."""
+    if gate is not None:
+        gate.wait(30)
+    for number in range(count):
+        log.append((name, number))
+        yield
+    return name
+
+
+def fail():
+    yield
+    raise ValueError("in the second step")
+
+
+async def test_the_last_step_gives_the_result():
+    copier = Copier()
+    log = []
+    assert await copier.run(steps("a", log)) == "a"
+    assert log == [("a", 0), ("a", 1), ("a", 2)]
+    assert await copier.call(divmod, 7, 2) == (3, 1)
+    assert await copier.call(threading.get_ident) != threading.get_ident()
+    await copier.close()
+
+
+async def test_errors_come_to_the_one_who_waits():
+    copier = Copier()
+    with pytest.raises(ValueError, match="second step"):
+        await copier.run(fail())
+    with pytest.raises(ZeroDivisionError):
+        await copier.call(divmod, 1, 0)
+    assert await copier.run(steps("after", [])) == "after"
+    await copier.close()
+
+
+async def test_the_short_does_not_wait_for_the_long():
+    copier = Copier()
+    log = []
+    gates = threading.Event(), threading.Event()
+    holding = [asyncio.create_task(copier.run(steps("x", [], 1, g))) for g in gates]
+    await asyncio.sleep(0)  # both threads are taken: what comes now waits
+    long = asyncio.create_task(copier.run(steps("long", log, 50)))
+    short = asyncio.create_task(copier.run(steps("short", log, 2)))
+    await asyncio.sleep(0)
+    gates[0].set()  # one thread serves: the order is that of the turns
+    assert await short == "short"
+    assert await long == "long"
+    assert log[:4] == [("long", 0), ("short", 0), ("long", 1), ("short", 1)]
+    gates[1].set()
+    await asyncio.gather(*holding)
+    await copier.close()
+
+
+async def test_what_is_cancelled_takes_no_further_step():
+    copier = Copier()
+    log = []
+    gate = threading.Event()
+    ended = threading.Event()
+
+    def watched():
+        try:
+            gate.wait(30)
+            yield
+            log.append("a further step")
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(copier.run(watched()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])  # at once, though a thread is busy with it
+    gate.set()
+    await copier.call(ended.wait, 30)
+    assert log == []
+    await copier.close()
+
+
+async def test_closing_waits_for_steps_and_refuses_the_rest():
+    copier = Copier()
+    gate = threading.Event()
+    busy = [asyncio.create_task(copier.run(steps("a", [], 3, gate))) for _ in range(2)]
+    waiting = asyncio.create_task(copier.run(steps("b", [])))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(copier.close())
+    with pytest.raises(PoolClosed, match="on its way"):
+        await waiting
+    assert not closing.done()
+    gate.set()
+    await closing
+    for task in busy:
+        with pytest.raises(PoolClosed):
+            await task
+    with pytest.raises(PoolClosed):
+        await copier.run(steps("c", []))
+
+
+async def test_closing_without_any_work():
+    await Copier().close()
+
+
+def test_a_loop_that_was_closed_meanwhile_is_left_alone():
+    loop = asyncio.new_event_loop()
+    gate = threading.Event()
+
+    async def begin():
+        copier = Copier()
+        task = asyncio.ensure_future(copier.run(steps("a", [], 1, gate)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return copier
+
+    copier = loop.run_until_complete(begin())
+    loop.close()
+    gate.set()
+    with copier._changed:
+        copier._closing = True
+        copier._changed.notify_all()
+    for thread in copier._threads:
+        thread.join(30)
+        assert not thread.is_alive()
