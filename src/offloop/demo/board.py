@@ -59,6 +59,11 @@ class Board:
         """
         self._pids = pids
 
+    @property
+    def known(self) -> int:
+        """Number of workers whose process is known."""
+        return len(self._pids)
+
     def forget(self, worker: int | None) -> None:
         """Note that a worker is gone."""
         if worker is not None:

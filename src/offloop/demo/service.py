@@ -145,8 +145,8 @@ async def open_service(
 async def _ask_workers(pool: Pool, board: Board) -> Abilities:
     """Let every worker say what it can do, and which process it is.
 
-    All of them must be idle: jobs that are submitted together go to one idle worker
-    each.
+    All of them should be idle: jobs that are submitted together then go to one worker
+    each, as a rule.
     """
     asked = [pool.submit(jobs.abilities) for _ in range(pool.stats().workers)]
     answers = await asyncio.gather(*asked)
@@ -169,10 +169,9 @@ async def _keep_asking(pool: Pool, board: Board) -> None:
     while True:
         await asyncio.sleep(_CENSUS_PERIOD)
         stats = pool.stats()
-        if stats.workers_started != asked and stats.workers == stats.idle > 0:
-            asked = stats.workers_started
+        news = stats.workers_started != asked or board.known < stats.workers
+        if news and stats.workers == stats.idle > 0:
             # Whoever is lost or full at this moment is asked another time.
             with contextlib.suppress(errors.OffloopError):
                 await _ask_workers(pool, board)
-                continue
-            asked = -1
+                asked = stats.workers_started
