@@ -80,3 +80,93 @@ class Plain:
 
 def make_plain(_):
     return Plain()
+
+
+# Jobs that end oddly, or leave the process in an odd state
+
+
+async def raise_this_async(error):
+    raise error
+
+
+def recurse(depth=0):
+    return recurse(depth + 1) + 1
+
+
+def close_every_file():
+    import os
+
+    os.closerange(0, 1024)
+    return "closed"
+
+
+def change_directory(to):
+    import os
+
+    os.chdir(to)
+    return "changed"
+
+
+def clear_environment():
+    import os
+
+    os.environ.clear()
+    return "cleared"
+
+
+def ignore_signals(reached):
+    import signal
+
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    with open(reached, "w") as file:
+        file.write("1\n")
+    while True:
+        pass
+
+
+def print_much():
+    line = "x" * 1000
+    for _ in range(100_000):
+        print(line)
+    return "printed"
+
+
+def leave_threads():
+    import threading
+
+    for _ in range(3):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return threading.active_count()
+
+
+def leave_process():
+    import subprocess
+
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
+def fork():
+    import os
+
+    child = os.fork()
+    if not child:
+        os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def stop_oneself():
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class ErrorThatCannotBePickled(Exception):
+    def __init__(self):
+        super().__init__("not portable")
+        self.lock = __import__("threading").Lock()
+
+
+def raise_error_that_cannot_be_pickled():
+    raise ErrorThatCannotBePickled

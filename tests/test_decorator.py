@@ -50,6 +50,8 @@ async def test_methods_are_bound_like_any_other():
     painter = jobs.Painter("red")
     assert await painter.paint("wall") == "red wall"
     assert await jobs.Painter.paint.submit(painter, "door") == "red door"
+    with pytest.raises(TypeError, match=r"Painter\.paint\.submit\(obj, \.\.\.\)"):
+        painter.paint.submit("door")
 
 
 async def test_options_reach_the_job():

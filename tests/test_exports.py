@@ -11,6 +11,7 @@ import pytest
 import offloop
 
 PUBLIC = [
+    "Batch",
     "Executor",
     "Job",
     "JobContext",

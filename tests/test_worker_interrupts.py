@@ -36,6 +36,7 @@ def test_an_interrupted_job_is_stopped_and_the_worker_leaves(parent, during):
     first, second = parent.answers()
     assert (first.job, first.status) == (1, messages.OK)
     assert (second.job, second.status) == (2, messages.INTERRUPTED)
+    assert parent.kept()[-1] == (2, messages.INTERRUPTED), "should the message be lost"
     assert 0 <= second.run_time < 30
     assert told[0].cancelled
     assert told[1] == "cleaned up"

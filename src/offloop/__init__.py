@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from offloop.context import JobContext, current_job
     from offloop.decorator import Offloaded, configure, offload
     from offloop.executor import Executor
-    from offloop.options import Recycle
+    from offloop.options import Batch, Recycle
     from offloop.pool import Job, Pool, PoolStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "Executor",
     "Job",
     "JobContext",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batch": "offloop.options",
     "Executor": "offloop.executor",
     "Job": "offloop.pool",
     "JobContext": "offloop.context",

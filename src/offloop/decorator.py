@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import weakref
 from typing import (
     TYPE_CHECKING,
@@ -28,6 +29,7 @@ from typing import (
 
 from offloop import context
 from offloop.errors import NotOffloadable
+from offloop.gathering import alone
 from offloop.options import JobOptions, chosen_engine
 from offloop.pool import Pool, load_engine
 
@@ -190,14 +192,19 @@ async def _run(
     kwargs: dict[str, Any],
 ) -> Any:
     if context.in_job():
-        value = fn(*args, **kwargs)
-        return await value if asyncio.iscoroutine(value) else value
+        batched = options.get("batch") is not None
+        value = fn(list(args), **kwargs) if batched else fn(*args, **kwargs)
+        if asyncio.iscoroutine(value):
+            value = await value
+        return alone(value) if batched else value
     return await _default_view(options).run(fn, *args, **kwargs)
 
 
 def _submit(
     fn: Callable[..., Any], options: Mapping[str, Any], /, *args: Any, **kwargs: Any
 ) -> Job[Any]:
+    if _is_method(fn):
+        _check_object(fn, "submit", args, kwargs)
     return _default_view(options).submit(fn, *args, **kwargs)
 
 
@@ -209,6 +216,29 @@ def _map(
     **how: Any,
 ) -> AsyncGenerator[Any]:
     return _default_view(options).map(fn, *iterables, **how)
+
+
+def _is_method(fn: Callable[..., Any]) -> bool:
+    """Tell whether a function was defined in the body of a class."""
+    scope = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    return bool(scope) and not scope.endswith("<locals>")
+
+
+def _check_object(
+    fn: Callable[..., Any], face: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Raise if a method lacks its object: ``obj.method.submit`` does not have it.
+
+    Python binds the function to its object, and not the function's attributes.
+    """
+    try:
+        inspect.signature(fn).bind(*args, **kwargs)
+    except TypeError as error:
+        name = fn.__qualname__
+        raise TypeError(
+            f"{name}.{face}: {error}. If it is the object that is missing, give it as "
+            f"the first argument: {name}.{face}(obj, ...)"
+        ) from None
 
 
 def _with_options(

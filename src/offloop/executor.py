@@ -196,7 +196,6 @@ class Executor(concurrent.futures.Executor):
     def map(
         self,
         fn: Callable[..., T],
-        /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | Literal["auto"] = "auto",

@@ -18,7 +18,15 @@ from offloop import machine
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
 
-__all__ = ["ENGINES", "JobOptions", "PoolOptions", "Recycle", "Seconds", "Size"]
+__all__ = [
+    "ENGINES",
+    "Batch",
+    "JobOptions",
+    "PoolOptions",
+    "Recycle",
+    "Seconds",
+    "Size",
+]
 
 Seconds = float | timedelta
 Size = int | str
@@ -64,6 +72,26 @@ class JobWords(TypedDict, total=False):
     retry_on: type[BaseException] | Sequence[type[BaseException]]
     on_full: OnFull
     on_cancel: OnCancel
+    single_flight: bool
+    batch: Batch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How calls are gathered for a function that takes a list of items.
+
+    Attributes:
+        max_size: items that the function is called with at most.
+        max_wait: seconds that an item waits for others.
+    """
+
+    max_size: int = 32
+    max_wait: float = 0.005
+
+    def __post_init__(self) -> None:
+        whole("max_size", self.max_size, least=1)
+        wait = seconds("max_wait", self.max_wait, least=0.0)
+        object.__setattr__(self, "max_wait", wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +113,10 @@ class JobOptions:
         on_cancel: what a cancellation does to a running job: "stop" interrupts it and
             kills it after the grace time, "kill" kills it at once, "finish" lets it end
             and drops its result.
+        single_flight: calls of `run`, or of the decorated function, that are the same
+            and made while one is going share its run and its result.
+        batch: calls of `run`, or of the decorated function, are gathered, and the
+            function is called with a list of items; None: it is called with each.
     """
 
     timeout: float | None = None
@@ -96,6 +128,8 @@ class JobOptions:
     retry_on: tuple[type[BaseException], ...] = ()
     on_full: OnFull = "wait"
     on_cancel: OnCancel = "stop"
+    single_flight: bool = False
+    batch: Batch | None = None
 
     def __post_init__(self) -> None:
         for name in ("timeout", "run_timeout"):
@@ -115,6 +149,10 @@ class JobOptions:
                 raise TypeError(f"retry_on takes exception types, not {kind!r}")
         one_of("on_full", self.on_full, ("raise", "wait"))
         one_of("on_cancel", self.on_cancel, ("stop", "kill", "finish"))
+        if self.batch is not None and not isinstance(self.batch, Batch):
+            raise TypeError(f"batch takes a Batch(...), not {self.batch!r}")
+        if self.batch is not None and self.single_flight:
+            raise ValueError("single_flight and batch exclude each other")
 
     def changed(self, changes: Mapping[str, Any]) -> JobOptions:
         """Return these options with `changes`.

@@ -27,6 +27,7 @@ from typing import (
 from offloop.ahead import Plan, results_ahead, source_of
 from offloop.engines.base import Job, PoolStats, Timings
 from offloop.errors import PoolClosed, UsageError, WrongLoop
+from offloop.gathering import Gathering
 from offloop.options import (
     JobOptions,
     JobWords,
@@ -98,6 +99,8 @@ class PoolView:
             on_full: "wait" or "raise", when the pool is full; `submit` always raises.
             on_cancel: what cancelling does to a running job: "stop", "kill" or
                 "finish".
+            single_flight: equal calls of `run` that are going share one run.
+            batch: calls of `run` are gathered into lists; a `Batch`.
 
         Raises:
             TypeError: for a word that is not an option.
@@ -135,7 +138,10 @@ class PoolView:
             PoolClosed: the pool is not open.
             WrongLoop: the pool belongs to another event loop, thread or process.
         """
-        return self._pool._engine_now().submit(fn, args, kwargs, self._job_options)
+        options = self._job_options
+        if options.batch is not None:
+            raise _not_gathered("submit")
+        return self._pool._engine_now().submit(fn, args, kwargs, options)
 
     @overload
     async def run(
@@ -164,7 +170,10 @@ class PoolView:
             Exception: whatever the function raised.
         """
         engine = self._pool._engine_now()
-        return await engine.run(fn, args, kwargs, self._job_options)
+        options = self._job_options
+        if options.single_flight or options.batch is not None:
+            return await self._pool._gathered(fn, args, kwargs, options)
+        return await engine.run(fn, args, kwargs, options)
 
     @overload
     def map(
@@ -222,6 +231,8 @@ class PoolView:
             Exception: whatever `run` raises for an item, after the results before it;
                 the rest is cancelled. Its ``item_index`` tells which item it was.
         """
+        if self._job_options.batch is not None:
+            raise _not_gathered("map")
         whole("chunksize", 1 if chunksize == "auto" else chunksize, least=1)
         if buffersize is not None:
             whole("buffersize", buffersize, least=1)
@@ -353,6 +364,8 @@ class Pool(PoolView):
         super().__init__(self, job)
         self._make_engine = load_engine(self._options.engine)
         self._engine: Engine | None = None
+        #: calls that share runs, once there are such
+        self._gathering: Gathering | None = None
         self._state = _State.NEW
         #: the loop and process that the pool belongs to, once it is started
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -544,6 +557,11 @@ class Pool(PoolView):
         self._state = _State.OPEN
         return engine
 
+    async def _gathered(self, *call: Any) -> Any:
+        if self._gathering is None:
+            self._gathering = Gathering(self._engine_now().run)
+        return await self._gathering.call(*call)
+
     def _begin(self) -> None:
         """Start without waiting: jobs queue up until the first worker is ready."""
         self._open().begin()
@@ -615,6 +633,14 @@ _POOL_WORDS = (
     "isolation",
     "sandbox",
 )
+
+
+def _not_gathered(face: str) -> UsageError:
+    return UsageError(
+        f"{face} calls a function once for each item, and one with `batch` takes lists;"
+        " await single calls, which are gathered, or use options(batch=None)"
+    )
+
 
 _LATER = {
     "pin_cpus": "pinning to cores",

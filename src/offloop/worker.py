@@ -463,7 +463,10 @@ class Worker:
             self._limit.lift()
         started = self._page.since()
         run_time = time.monotonic() - started
-        self._answers.append((job, (b"", started), run_time, messages.INTERRUPTED, ()))
+        answer = (job, (b"", started), run_time, messages.INTERRUPTED, ())
+        # The parent may notice the end of the process before it reads this.
+        self._page.keep(marshal.dumps(answer, 2))
+        self._answers.append(answer)
         self._results_only = False
         self._inbox.clear()
         self._arrived.clear()

@@ -20,7 +20,6 @@ from offloop import arrays, context
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
 from offloop.engines.base import Ref, WorkerDump
 from offloop.engines.scheduled import ScheduledEngine
-from offloop.errors import JobInterrupted
 from offloop.wire import chunks, codec, failures, puts
 from offloop.wire.functions import FunctionCache
 
@@ -156,7 +155,7 @@ class InlineEngine(ScheduledEngine):
                 self._task = self._loop.create_task(self._finish(call, now, value))
                 return
             self._reply(call, now, *_encode(call, value))
-        except (Exception, SystemExit, KeyboardInterrupt, JobInterrupted) as error:
+        except BaseException as error:  # whatever it is, it is the job's ending
             self._fail(call, now, error)
         finally:
             context.leave(token)
@@ -167,7 +166,9 @@ class InlineEngine(ScheduledEngine):
         answer: tuple[Payload, list[Any]] = b"", []
         try:
             answer = _encode(call, await value)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
+            if asyncio._get_running_loop() is None:
+                raise  # GeneratorExit: the loop was closed with this task pending
             failure = error
         if self._task is not asyncio.current_task():
             return  # given up

@@ -1,0 +1,200 @@
+"""Every ending of a job: each row of docs/endings.md is a test of that name.
+
+In each the pool works on afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+import jobs
+import jobs_odd
+from offloop import Pool
+from offloop.errors import (
+    ControlFlowError,
+    JobTimeout,
+    NotOffloadable,
+    PoisonJob,
+    RemoteError,
+    ResultNotEncodable,
+    WorkerLost,
+)
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "endings.md"
+
+
+async def ending(function, *args, same_worker=True, **options):
+    """Run one job in a pool of one worker; returns its result or its error."""
+    async with Pool(1, grace=0.1, env={"MARK": "here"}) as pool:
+        before = await pool.run(jobs.pid)
+        (outcome,) = await asyncio.gather(
+            pool.options(**options).run(function, *args), return_exceptions=True
+        )
+        assert await pool.run(jobs.add, 1, 2) == 3
+        assert (await pool.run(jobs.pid) == before) is same_worker
+        return outcome
+
+
+async def test_returns():
+    assert await ending(jobs.add, 1, 2) == 3
+
+
+async def test_raises():
+    error = await ending(jobs.raise_value_error, "bad")
+    assert type(error) is ValueError
+    assert "raise_value_error" in str(error.__cause__)
+
+
+async def test_raises_what_cannot_be_pickled():
+    error = await ending(jobs_odd.raise_error_that_cannot_be_pickled)
+    assert "not portable" in str(error)
+
+
+async def test_raises_with_an_odd_constructor():
+    error = await ending(jobs_odd.raise_odd_error)
+    assert type(error) is jobs_odd.ErrorWithOddConstructor
+    assert error.code == 7
+
+
+STEERING = [
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    asyncio.CancelledError(),
+    StopIteration(5),
+]
+
+
+@pytest.mark.parametrize("engine", ["local", "inline"])
+@pytest.mark.parametrize("function", [jobs.raise_this, jobs_odd.raise_this_async])
+async def test_raises_what_steers_a_program(engine, function):
+    async with Pool(1, engine=engine) as pool:
+        for original in STEERING:
+            if function is not jobs.raise_this and isinstance(original, StopIteration):
+                continue  # Python itself makes a RuntimeError of it in a coroutine
+            with pytest.raises(ControlFlowError) as caught:
+                await pool.run(function, original)
+            cause = caught.value.__cause__
+            assert type(cause) is type(original)
+            assert cause.args == original.args
+        assert await pool.run(jobs.add, 1, 2) == 3
+
+
+async def test_recurses_without_end():
+    assert type(await ending(jobs_odd.recurse)) is RecursionError
+
+
+async def test_returns_what_cannot_be_pickled():
+    error = await ending(jobs.unpicklable_result)
+    assert type(error) is ResultNotEncodable
+
+
+async def test_returns_what_cannot_be_unpickled():
+    for cls in (jobs_odd.ErrorAtUnpickle, jobs_odd.ExitAtUnpickle):
+        error = await ending(jobs_odd.make, cls)
+        assert type(error) is RemoteError
+
+
+async def test_takes_what_cannot_be_pickled():
+    error = await ending(id, jobs_odd.ErrorAtPickle())
+    assert isinstance(error, NotOffloadable)
+
+
+async def test_takes_what_cannot_be_unpickled():
+    error = await ending(id, jobs_odd.ErrorAtUnpickle())
+    assert type(error) is pickle.UnpicklingError
+
+
+async def test_crashes():
+    error = await ending(jobs.segfault, same_worker=False)
+    assert (type(error), error.signal) == (WorkerLost, "SIGSEGV")
+
+
+async def test_exits_at_once():
+    error = await ending(jobs.die_with_code, 7, same_worker=False)
+    assert (type(error), error.exitcode) == (WorkerLost, 7)
+
+
+async def test_is_killed():
+    error = await ending(jobs.die_by, signal.SIGKILL, same_worker=False)
+    assert (type(error), error.signal) == (WorkerLost, "SIGKILL")
+
+
+async def test_is_killed_again_and_again():
+    error = await ending(jobs.die_by, signal.SIGKILL, same_worker=False, retries=9)
+    assert type(error) is PoisonJob
+    assert isinstance(error.__cause__, WorkerLost)
+
+
+async def test_loops_in_python(gate):
+    error = await ending(
+        jobs.loop_in_python, str(gate()), same_worker=False, run_timeout=0.05
+    )
+    assert type(error) is JobTimeout
+
+
+async def test_loops_in_c(gate):
+    error = await ending(
+        jobs.loop_in_c, str(gate()), same_worker=False, run_timeout=0.05
+    )
+    assert type(error) is JobTimeout
+
+
+async def test_ignores_signals(gate):
+    error = await ending(
+        jobs_odd.ignore_signals, str(gate()), same_worker=False, run_timeout=0.05
+    )
+    assert type(error) is JobTimeout
+
+
+async def test_stops_itself():
+    error = await ending(jobs_odd.stop_oneself, same_worker=False, run_timeout=0.05)
+    assert type(error) is JobTimeout
+
+
+async def test_changes_directory(tmp_path):
+    assert await ending(jobs_odd.change_directory, str(tmp_path)) == "changed"
+
+
+async def test_clears_the_environment():
+    assert await ending(jobs_odd.clear_environment) == "cleared"
+
+
+@pytest.mark.slow
+async def test_prints_100_megabytes(capfd):
+    assert await ending(jobs_odd.print_much) == "printed"
+    capfd.readouterr()
+
+
+async def test_leaves_threads():
+    assert await ending(jobs_odd.leave_threads) == 4
+
+
+async def test_leaves_a_process():
+    child = psutil.Process(await ending(jobs_odd.leave_process))
+    child.kill()  # it outlives the pool, as it would outlive a program
+    child.wait(10)
+
+
+async def test_forks():
+    assert await ending(jobs_odd.fork) == 3
+
+
+async def test_closes_every_file():
+    outcome = await ending(jobs_odd.close_every_file, same_worker=False)
+    assert outcome == "closed" or type(outcome) is WorkerLost
+
+
+def test_every_row_of_the_page_is_a_test():
+    rows = re.findall(r"^\| ([^|]*?) +\| ", PAGE.read_text(), re.MULTILINE)
+    names = {"test_" + re.sub(r"\W+", "_", row.lower()).strip("_") for row in rows}
+    names -= {"test_the_job", "test_"}
+    tests = {name for name in globals() if name.startswith("test_")}
+    assert names == tests - {"test_every_row_of_the_page_is_a_test"}
