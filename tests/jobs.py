@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import signal
+import threading
 import zlib
 from pathlib import Path
 
@@ -290,3 +291,39 @@ def hold_in_child(size):
         "time.sleep(600)"
     )
     subprocess.run([sys.executable, "-c", code])
+
+
+# Progress
+
+
+def report_often(count):
+    for step in range(1, count + 1):
+        current_job().report(step, count, f"step {step}")
+    return count
+
+
+def report_then_wait(gate):
+    current_job().report(0.5, None, "half")
+    wait_for(gate)
+
+
+def report_and_raise():
+    current_job().report(3)
+    raise ValueError("after the report")
+
+
+def report_in_a_thread():
+    job = current_job()
+    thread = threading.Thread(target=job.report, args=(7, 9))
+    thread.start()
+    thread.join()
+
+
+def report_nonsense():
+    current_job().report("half")
+
+
+def report_numpy():
+    import numpy
+
+    current_job().report(numpy.int64(1), numpy.float32(2))

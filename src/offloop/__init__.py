@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from offloop.decorator import Offloaded, configure, offload
     from offloop.executor import Executor
     from offloop.options import Batch, Recycle
-    from offloop.pool import Job, Pool, PoolStats
+    from offloop.pool import Job, Pool, PoolStats, Progress
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "Offloaded",
     "Pool",
     "PoolStats",
+    "Progress",
     "Recycle",
     "configure",
     "current_job",
@@ -38,6 +39,7 @@ _HOMES = {
     "Offloaded": "offloop.decorator",
     "Pool": "offloop.pool",
     "PoolStats": "offloop.pool",
+    "Progress": "offloop.pool",
     "Recycle": "offloop.options",
     "configure": "offloop.decorator",
     "current_job": "offloop.context",

@@ -8,6 +8,7 @@ process with others, calls `enter` before each job and `leave` after it.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from time import monotonic
 
 from offloop import arrays
 
@@ -15,7 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    #: done, total and message
+    Report: TypeAlias = tuple[float, float | None, str]
 
 __all__ = ["JobContext", "current_job"]
 
@@ -33,7 +37,17 @@ class JobContext:
         cancelled: True once the job was asked to stop.
     """
 
-    __slots__ = ("_allocate", "attempt", "cancelled", "deadline", "id", "worker")
+    __slots__ = (
+        "_allocate",
+        "_next_report",
+        "_tell",
+        "_unsent",
+        "attempt",
+        "cancelled",
+        "deadline",
+        "id",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -42,8 +56,14 @@ class JobContext:
         deadline: float | None,
         worker: int,
         allocate: Callable[[int], memoryview | None] = lambda size: None,
+        tell: Callable[[int, Report], float | None] = lambda job, report: 0.0,
     ) -> None:
         self._allocate = allocate
+        self._tell = tell
+        #: the last report, if it was not told yet
+        self._unsent: Report | None = None
+        #: when the next one may be told
+        self._next_report = 0.0
         self.id = id
         self.attempt = attempt
         self.deadline = deadline
@@ -64,6 +84,37 @@ class JobContext:
             TypeError: the dtype holds Python objects.
         """
         return arrays.empty(self._allocate, shape, dtype)
+
+    def report(
+        self, done: float, total: float | None = None, message: object = ""
+    ) -> None:
+        """Say how far the job is: whoever holds it sees `progress` and `updates`.
+
+        Call it as often as you like: a worker tells it every 50 ms at most, and the
+        last one always.
+
+        Args:
+            done: how much is done, in any unit.
+            total: how much there is to do, in the same unit; None: nobody knows.
+            message: for people.
+        """
+        self._unsent = (
+            done if type(done) is int else float(done),
+            total if total is None or type(total) is int else float(total),
+            str(message),
+        )
+        if monotonic() >= self._next_report:
+            self.tell_report()
+
+    def tell_report(self) -> None:
+        """Tell the last report now, if there is one that was not told."""
+        report = self._unsent
+        if report is None:
+            return
+        pause = self._tell(self.id, report)
+        if pause is not None:  # else it cannot be told here and now
+            self._unsent = None
+            self._next_report = monotonic() + pause
 
 
 _current: ContextVar[JobContext] = ContextVar("offloop.current_job")

@@ -11,6 +11,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
                                               RETURNED  job numbers
                                               SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
+                                              PROGRESS  job, done, total, message
 
     parent → forkserver                      forkserver → parent
     SETUP    initializer                      LISTENING  pid
@@ -60,6 +61,7 @@ RETURNED = 13
 BROKEN = 14
 ANSWERS = 15
 SPENT = 16
+PROGRESS = 17
 
 # how a large buffer is seen; PRIVATE: changes stay with the one who makes them
 WRITABLE = 0

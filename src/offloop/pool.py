@@ -25,7 +25,7 @@ from typing import (
 )
 
 from offloop.ahead import Plan, results_ahead, source_of
-from offloop.engines.base import Job, PoolStats, Timings
+from offloop.engines.base import Job, PoolStats, Progress, Timings
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.gathering import Gathering
 from offloop.options import (
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.base import Engine, WorkerDump
 
-__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Timings"]
+__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Timings"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 # An answer may wait for its companions this long, so that short jobs share a message.
 _HOLD_NS = 100_000
 
+# Seconds between two reports of a job's progress.
+_REPORT_PAUSE = 0.05
+
 # A message that comes within this time makes the worker expect the next one as soon.
 _BRISK_NS = 200_000
 
@@ -367,6 +370,8 @@ class Worker:
                 error = self._limit.named(error, job, name)
             payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
+        if self._told is not None and self._told[0] is call:
+            self._told[1].tell_report()
         # What the parent may have back is found out before it is told of the end.
         large = args = kwargs = value = encoded = None
         ended_ns = time.monotonic_ns()
@@ -429,10 +434,26 @@ class Worker:
         if self._told is None or self._told[0] is not self._call:
             attempt, deadline = self._call[4:6] or (1, None)
             told = context.JobContext(
-                self._in_job, attempt, deadline, self._number, self._workspace.empty
+                self._in_job,
+                attempt,
+                deadline,
+                self._number,
+                self._workspace.empty,
+                self._tell_progress,
             )
             self._told = self._call, told
         return self._told[1]
+
+    def _tell_progress(self, job: int, report: context.Report) -> float | None:
+        """Tell of a job's progress, if this is the thread that has the socket.
+
+        Returns:
+            Seconds that must pass before the next report; None if it was not told.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        self._channel.send((messages.PROGRESS, job, report))
+        return _REPORT_PAUSE
 
     # Interrupts
 

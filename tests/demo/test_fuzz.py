@@ -171,7 +171,8 @@ def test_over_http_it_is_the_same_and_costs_no_worker(client, seed, chance, path
 
 
 @pytest.mark.slow
-def test_after_all_that_the_worker_is_the_same(client):
+def test_after_all_that_no_worker_was_lost(client):
     figures = client.get("/stats").json()
     assert (figures["lost"], figures["workers_lost"], figures["timed_out"]) == (0, 0, 0)
-    assert figures["exits"] == {}, "a successor may stand by, but nobody has left"
+    # A successor may stand by, and take over from one that large images made grow.
+    assert set(figures["exits"]) <= {"recycled-memory"}, figures["exits"]

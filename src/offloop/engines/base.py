@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from offloop.wire import puts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from offloop.engines.call import Call
     from offloop.options import JobOptions
@@ -54,6 +54,20 @@ class Timings(NamedTuple):
     returned: float
 
 
+class Progress(NamedTuple):
+    """How far a job said that it is, by `current_job().report(...)`.
+
+    Attributes:
+        done: how much is done, in any unit.
+        total: how much there is to do, in the same unit; None: it did not say.
+        message: for people.
+    """
+
+    done: float
+    total: float | None
+    message: str
+
+
 class Job(asyncio.Future[T], Generic[T]):
     """A call on its way to a worker and back: an `asyncio.Future` of its result.
 
@@ -61,11 +75,17 @@ class Job(asyncio.Future[T], Generic[T]):
     stopped. Jobs are made by `Pool.submit` and by an offloaded function's ``submit``.
     """
 
-    __slots__ = ("_call", "_engine")
+    __slots__ = ("_call", "_engine", "_progress", "_reported")
 
-    #: the engine that has it, and what its scheduler knows; set before it is handed out
-    _engine: Engine
+    #: what the scheduler of its engine knows; set before it is handed out
     _call: Call
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._engine = engine
+        self._progress: Progress | None = None
+        #: set at each report and at the end, for those who wait for it; made by them
+        self._reported: asyncio.Event | None = None
 
     @property
     def id(self) -> int:
@@ -105,6 +125,41 @@ class Job(asyncio.Future[T], Generic[T]):
         if call.returned_at and started:
             returned = max(call.returned_at - started - call.run_time, 0.0)
         return Timings(queued, sent, call.run_time, returned)
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the job last said of its progress; None before that."""
+        return self._progress
+
+    async def updates(self) -> AsyncGenerator[Progress]:
+        """Yield what the job says of its progress, until it ends.
+
+        Reports that come faster than they are taken are passed over, but for the last.
+        The job's result or error is what awaiting the job gives.
+        """
+        if self._reported is None:
+            self._reported = asyncio.Event()
+            self.add_done_callback(self._note_end)
+        last = None
+        while True:
+            self._reported.clear()
+            if self._progress is not last:
+                last = self._progress
+                assert last is not None  # it only grows
+                yield last
+            elif self.done():
+                return
+            else:
+                await self._reported.wait()
+
+    def _note_progress(self, progress: Progress) -> None:
+        self._progress = progress
+        if self._reported is not None:
+            self._reported.set()
+
+    def _note_end(self, job: object) -> None:
+        assert self._reported is not None
+        self._reported.set()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel the job: queued, it never runs; running, it is stopped.

@@ -121,6 +121,10 @@ class InlineEngine(ScheduledEngine):
             case RecallJobs():
                 raise AssertionError("unreachable: with credit 1, nothing waits here")
 
+    def _tell_progress(self, job: int, report: context.Report) -> float:
+        self._heard_progress(_HERE, job, report)
+        return 0.0
+
     def _start_over(self) -> None:
         """Do as if a worker had been killed and replaced: give up what it ran.
 
@@ -138,7 +142,10 @@ class InlineEngine(ScheduledEngine):
             return
         deadline = None if call.deadline == inf else call.deadline
         attempt = call.attempts + 1
-        token = context.enter(context.JobContext(call.id, attempt, deadline, _HERE))
+        told = context.JobContext(
+            call.id, attempt, deadline, _HERE, tell=self._tell_progress
+        )
+        token = context.enter(told)
         try:
             function = self._resolve(call)
             assert call.arguments is not None  # what is here is never elsewhere

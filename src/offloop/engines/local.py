@@ -312,6 +312,8 @@ class LocalEngine(ScheduledEngine):
             self._heard_returned(line, message[1])
         elif kind == messages.READY:
             self._heard_ready(line, message[1])
+        elif kind == messages.PROGRESS:
+            self._heard_progress(line.worker.number, message[1], message[2])
         elif kind == messages.SPENT:
             self._supervisor.worker_done(line.worker, _USED_UP[message[1]])
         elif kind == messages.BROKEN:

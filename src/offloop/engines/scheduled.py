@@ -26,7 +26,7 @@ from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
-from offloop.engines.base import Engine, Job, PoolStats
+from offloop.engines.base import Engine, Job, PoolStats, Progress
 from offloop.engines.call import Call
 from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, failures
@@ -106,8 +106,7 @@ class ScheduledEngine(Engine):
         *,
         many: bool = False,
     ) -> Job[Any]:
-        job: Job[Any] = Job(loop=self._loop)
-        job._engine = self
+        job: Job[Any] = Job(self, self._loop)
         self._queue(function, args, kwargs, options, job, many)
         return job
 
@@ -120,8 +119,7 @@ class ScheduledEngine(Engine):
         *,
         many: bool = False,
     ) -> Job[Any]:
-        job: Job[Any] = Job(loop=self._loop)
-        job._engine = self
+        job: Job[Any] = Job(self, self._loop)
         await self._queue_in_turn(function, args, kwargs, options, job, many)
         return job
 
@@ -376,6 +374,12 @@ class ScheduledEngine(Engine):
         self._perform(
             self._scheduler.job_failed(number, job, error, run_time, retryable, now)
         )
+
+    def _heard_progress(self, number: int, job: int, report: Any) -> None:
+        """Pass on what a job says of its progress, if somebody can ask for it."""
+        call: Any = self._scheduler.held(number, job)
+        if call is not None and isinstance(call.handle, Job):
+            call.handle._note_progress(Progress(*report))
 
     def _perform(self, commands: Iterable[Command]) -> None:
         calls: Any  # every record that the scheduler has is a Call
