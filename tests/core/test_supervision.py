@@ -598,6 +598,14 @@ def test_a_limit_of_one_job_stays_one():
     assert command.max_jobs == 1
 
 
+def wear(machine, child, jobs):
+    """Let a child have run so many jobs in no time; returns what is to be done."""
+    machine.now += 0.01
+    commands = machine.child_used(child, jobs - 1, 0)
+    machine.now += 0.0001
+    return commands + machine.child_used(child, jobs, 0)
+
+
 def wearing(children=2):
     """Return a pool whose children were fast to start, and may run 100 jobs."""
     recycle = Recycle(max_jobs=100, jitter=0.0)
@@ -610,9 +618,8 @@ def test_a_child_that_is_used_up_soon_gets_a_successor_that_stands_by():
     assert machine.child_used(1, 10, 0) == [], "90 s are left"
     machine.now += 10.0
     assert machine.child_used(1, 20, 0) == []
-    machine.now += 0.01
-    commands = machine.child_used(1, 90, 0)
-    successor = machine.start(commands)
+    assert machine.child_used(1, 21, 0) == []
+    successor = machine.start(wear(machine, 1, 90))
     assert machine.child_ready(successor) == []
     assert machine.working == {1, 2}, "the successor waits"
     assert (machine.stats.standby, machine.stats.ready) == (1, 2)
@@ -620,22 +627,27 @@ def test_a_child_that_is_used_up_soon_gets_a_successor_that_stands_by():
     assert machine.working == {2, successor}
 
 
+def test_a_leap_that_does_not_go_on_is_no_reason():
+    machine = wearing(1)
+    machine.now += 0.01
+    assert machine.child_used(1, 50, 0) == [], "a first job, that imports libraries"
+    machine.now += 0.01
+    assert machine.child_used(1, 50, 0) == []
+
+
 def test_one_successor_at_a_time_starts_ahead():
     machine = wearing()
     for child in (1, 2):
         machine.child_used(child, 1, 0)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
-    assert machine.child_used(2, 50, 0) == []
+    successor = machine.start(wear(machine, 1, 50))
+    assert wear(machine, 2, 50) == []
     machine.child_ready(successor)
-    machine.now += 0.01
-    machine.start(machine.child_used(2, 60, 0))
+    machine.start(wear(machine, 2, 60))
 
 
 def test_a_pace_that_is_known_begins_the_next_successor_at_once():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     retire, start = sorted(recycled(machine, 1, JOBS), key=repr)
     assert retire == RetireChild(1, JOBS)
@@ -644,8 +656,7 @@ def test_a_pace_that_is_known_begins_the_next_successor_at_once():
 
 def test_a_pace_that_sinks_is_believed_slowly():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     machine.start(
         command
@@ -685,8 +696,7 @@ def test_being_used_up_twice_changes_nothing():
 
 def test_a_successor_that_stands_by_takes_over_when_the_other_one_dies():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     commands = machine.crash(1)
     assert successor in machine.working
@@ -695,8 +705,7 @@ def test_a_successor_that_stands_by_takes_over_when_the_other_one_dies():
 
 def test_a_successor_that_dies_while_it_stands_by_is_replaced():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     machine.start(machine.crash(successor))
     assert machine.working == {1}
@@ -704,8 +713,7 @@ def test_a_successor_that_dies_while_it_stands_by_is_replaced():
 
 def test_scaling_away_a_slot_lets_one_that_stands_by_leave_by_itself():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     assert machine.scale_asked(0) == [
         RetireChild(successor, SHRINK),
@@ -715,8 +723,7 @@ def test_scaling_away_a_slot_lets_one_that_stands_by_leave_by_itself():
 
 def test_one_that_stands_by_takes_over_at_once_when_that_is_asked():
     machine = wearing(1)
-    machine.now += 0.01
-    successor = machine.start(machine.child_used(1, 50, 0))
+    successor = machine.start(wear(machine, 1, 50))
     machine.child_ready(successor)
     assert RetireChild(1, OLD) in machine.retire(1)
     assert machine.working == {successor}
@@ -725,8 +732,7 @@ def test_one_that_stands_by_takes_over_at_once_when_that_is_asked():
 def test_in_a_failed_pool_no_successor_starts_ahead():
     machine = wearing(2)
     machine.fail()
-    machine.now += 0.01
-    assert machine.child_used(1, 90, 0) == []
+    assert wear(machine, 1, 90) == []
 
 
 def test_used_up_in_a_failed_pool_it_leaves_and_is_not_replaced():

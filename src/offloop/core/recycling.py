@@ -65,15 +65,18 @@ def draw_allowance(recycle: Recycle | None, child: int) -> Allowance:
 class Wear:
     """How fast children of a slot use up their allowance: jumps up, sinks slowly.
 
-    One child's pace is the best guess for the next one's.
+    Only what lasts counts: the first job of a child may import libraries, which no
+    later one does. One child's pace is the best guess for the next one's.
     """
 
-    __slots__ = ("_at", "_pace", "_share")
+    __slots__ = ("_at", "_latest", "_pace", "_share")
 
     def __init__(self) -> None:
         #: the latest share, and when it was seen
         self._share = 0.0
         self._at = 0.0
+        #: shares a second, between the latest two looks
+        self._latest = 0.0
         #: shares a second
         self._pace = 0.0
 
@@ -91,7 +94,9 @@ class Wear:
         """Note which share is used up; returns the seconds until all of it will be."""
         elapsed = now - self._at
         if elapsed > 0.0:
-            pace = (share - self._share) / elapsed
+            latest = (share - self._share) / elapsed
+            pace = min(latest, self._latest)
+            self._latest = latest
             if pace >= self._pace:
                 self._pace = pace
             else:
