@@ -17,6 +17,8 @@ SCRIPTS = {
     "against_executor.py": ["--quick"],
     "start_and_recovery.py": ["--quick"],
     "healthz_under_load.py": ["--seconds", "3"],
+    "timeouts.py": [],
+    "mixed_load.py": [],
     "payloads.py": ["--quick"],
     "loop_lag.py": ["--quick"],
 }
