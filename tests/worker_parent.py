@@ -155,7 +155,8 @@ class Parent:
         for one in self.contexts:
             one.destroy()
         self.workspace.close()
-        self.exchange.close()
+        for _ in self.exchange.close():
+            pass
         self.memory.close()
         os.close(self.results)
         os.close(self.file)

@@ -230,7 +230,7 @@ async def test_a_pool_that_gives_up_fails_what_is_on_its_way(slow):
     async with Pool(1) as pool:
         job = pool.submit(jobs.echo, argument)
         await reached.reached()
-        pool._engine.gave_up(StartError("no workers today"))
+        pool._engine._fail(StartError("no workers today"))
         until_open.open()
         with pytest.raises(StartError, match="no workers today"):
             await job
