@@ -18,6 +18,7 @@ PUBLIC = [
     "Offloaded",
     "Pool",
     "PoolStats",
+    "Progress",
     "Recycle",
     "configure",
     "current_job",
