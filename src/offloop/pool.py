@@ -174,7 +174,15 @@ class PoolView:
         options = self._job_options
         if options.single_flight or options.batch is not None:
             return await self._pool._gathered(fn, args, kwargs, options)
-        return await engine.run(fn, args, kwargs, options)
+        started = engine.start_run(fn, args, kwargs, options)
+        if started is None:
+            return await engine.run(fn, args, kwargs, options)
+        future, job = started
+        try:
+            return await future
+        except asyncio.CancelledError:
+            engine.cancel_run(job)
+            raise
 
     @overload
     def map(

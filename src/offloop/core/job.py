@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 class JobState(enum.Enum):
     """Where a job stands; the last three are endings."""
 
+    #: states that may follow, as in `MOVES`
+    next: tuple[JobState, ...]
+
     # Enum hashes the member's name in Python, at every look into MOVES; identity does.
     __hash__ = object.__hash__
 
@@ -77,6 +80,10 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.CANCELLED: frozenset(),
 }
 
+
+# The same where a move looks for it, without hashing: each job makes two.
+for _state, _next in MOVES.items():
+    _state.next = tuple(_next)
 
 _QUEUED = JobState.QUEUED
 
@@ -171,7 +178,7 @@ class JobRecord:
         Raises:
             InternalError: the table does not have this move.
         """
-        if state not in MOVES[self.state]:
+        if state not in self.state.next:
             raise InternalError(
                 f"job {self.id} cannot go from {self.state.name} to {state.name}",
                 story=self.story(),

@@ -252,9 +252,11 @@ class Arrivals:
         That is so when priorities differ, or some have a key or a limit.
         """
         jobs = self._jobs
-        return len({job.priority for job in jobs}) > 1 or any(
-            job.key is not None or job.limit is not None for job in jobs
-        )
+        priority = jobs[0].priority if jobs else 0
+        for job in jobs:
+            if job.priority != priority or job.key is not None or job.limit is not None:
+                return True
+        return False
 
     def first(self, now: float) -> JobRecord:
         """Return the job whose turn it is; it stays."""

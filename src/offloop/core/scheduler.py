@@ -501,8 +501,10 @@ class Scheduler:
         inbox, number, load = worker.inbox, worker.number, worker.load
         before = len(inbox)
         got = 0
+        charge, cost, on_cancel = 0.0, None, ""
         for job in jobs:
-            charge = charge_of(job)
+            if job.cost is not cost or job.on_cancel != on_cancel:
+                charge, cost, on_cancel = charge_of(job), job.cost, job.on_cancel
             limit = job.limit
             if got and (
                 load + charge > roster.window

@@ -100,7 +100,7 @@ class Job(asyncio.Future[T], Generic[T]):
     @property
     def state(self) -> str:
         """One of "queued", "delayed", "sent", "done", "failed" and "cancelled"."""
-        return self._call.state.value
+        return str(self._call.state.value)
 
     @property
     def worker(self) -> int | None:
@@ -320,6 +320,27 @@ class Engine(abc.ABC):
         Raises:
             Exception: what `submit` raises, and what the job ends with.
         """
+
+    def start_run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> tuple[asyncio.Future[Any], int] | None:
+        """Queue a call as `run` does, if it need not wait: a coroutine less to pay for.
+
+        Returns:
+            What becomes its result, and the number for `cancel_run`; None: use `run`.
+
+        Raises:
+            Exception: what `submit` raises, but for a lack of room that may end.
+        """
+        return None
+
+    @abc.abstractmethod
+    def cancel_run(self, job: int) -> None:
+        """See to it that a job of `start_run` does not go on."""
 
     @abc.abstractmethod
     async def submit_in_turn(

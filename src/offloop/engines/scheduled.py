@@ -133,23 +133,42 @@ class ScheduledEngine(Engine):
         kwargs: dict[str, Any],
         options: JobOptions,
     ) -> Any:
-        # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
-        future = self._loop.create_future()
-        wanted = (function, args, kwargs, options, future, False)
-        call: Call | None = None
-        if self._room_waiter is None or options.on_full != "wait":
-            try:
-                call = self._queue(*wanted)
-            except PoolFull as full:
-                if options.on_full != "wait" or full.never:
-                    raise
-        if call is None:  # not within `except`: what failed would be kept alive
-            call = await self._queue_in_turn(*wanted)
+        started = self.start_run(function, args, kwargs, options)
+        if started is None:
+            future = self._loop.create_future()
+            wanted = (function, args, kwargs, options, future, False)
+            job = (await self._queue_in_turn(*wanted)).id
+        else:
+            future, job = started
         try:
             return await future
         except asyncio.CancelledError:
-            self._cancel(call.id)
+            self._cancel(job)
             raise
+
+    def start_run(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> tuple[asyncio.Future[Any], int] | None:
+        waits = options.on_full == "wait"
+        if waits and self._room_waiter is not None:
+            return None
+        # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
+        future = self._loop.create_future()
+        try:
+            return future, self._queue(
+                function, args, kwargs, options, future, False
+            ).id
+        except PoolFull as full:
+            if not waits or full.never:
+                raise
+            return None
+
+    def cancel_run(self, job: int) -> None:
+        self._cancel(job)
 
     def _queue(
         self,
