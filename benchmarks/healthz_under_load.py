@@ -78,7 +78,7 @@ class Connection:
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
         self._writer.write(head.encode() + b"\r\n\r\n" + body)
         answer = await self._reader.readuntil(b"\r\n\r\n")
-        size = re.search(rb"(?i)content-length: (\d+)", answer)
+        size = re.search(rb"(?i)\r\ncontent-length: (\d+)", answer)
         assert size is not None
         return int(answer[9:12]), await self._reader.readexactly(int(size[1]))
 
