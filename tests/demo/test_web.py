@@ -404,13 +404,17 @@ def pass_gate(data, recipe, max_pixels):
     raise Problem(422, "That was it.")
 
 
-async def test_a_worker_can_be_killed_and_is_replaced(serving, picture, monkeypatch):
+async def test_a_worker_can_be_killed_and_is_replaced(
+    serving, picture, monkeypatch, gate
+):
+    here, there = gate(), gate()
     async with serving(controls=True) as client:
         first = (await client.get("/stats")).json()["processes"][0]
         with monkeypatch.context() as patch:
-            patch.setattr(jobs, "encode", stall)
-            asked = asyncio.ensure_future(client.post("/encode", content=b"x"))
-            await until(client, busy=1)
+            patch.setattr(jobs, "encode", pass_gate)
+            names = f"{here} {there}".encode()
+            asked = asyncio.ensure_future(client.post("/encode", content=names))
+            await here.reached()  # a job that has not begun would go to another worker
             shown = (await client.get("/stats")).json()["processes"][0]
             assert shown["job"] == "0 kB"
             assert shown["seconds"] >= 0
