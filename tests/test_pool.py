@@ -683,6 +683,6 @@ async def test_ten_thousand_who_wait_for_room_may_give_up_at_once(gate):
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
-        assert pool._engine._room_waiter is None
+        assert pool._engine._turns.waiting == 0
         until.open()
         assert await running == "met"

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop.core.policies import ChunkSize
+from offloop.engines.base import Job
 from offloop.errors import NotOffloadable
 from offloop.wire.chunks import Mixed
 from offloop.wire.failures import decode_error
@@ -24,7 +25,7 @@ from offloop.wire.failures import decode_error
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
-    from offloop.engines.base import Engine, Job
+    from offloop.engines.base import Engine
     from offloop.options import JobOptions
 
 # Chunks are made for so many seconds before the loop gets its turn, and so many results
@@ -432,9 +433,8 @@ class _Flight:
         plan = self._plan
         args = (items, plan.source.spread, plan.return_exceptions)
         waited = await self._wait_room()
-        job = await plan.engine.submit_in_turn(
-            plan.fn, args, {}, plan.options, many=True
-        )
+        job: Job[Any] = Job(plan.engine)
+        await plan.engine.start_in_turn(plan.fn, args, {}, plan.options, job, many=True)
         self._add(_Chunk(self._taken, len(items), False), job)
         return waited
 
@@ -443,8 +443,9 @@ class _Flight:
         chunk = _Chunk(self._taken, 1, True)
         args = item if plan.source.spread else (item,)
         waited = await self._wait_room()
+        job: Job[Any] = Job(plan.engine)
         try:
-            job = await plan.engine.submit_in_turn(plan.fn, args, {}, plan.options)
+            await plan.engine.start_in_turn(plan.fn, args, {}, plan.options, job)
         except NotOffloadable as error:
             chunk.error = error
             self._add(chunk, None)

@@ -28,10 +28,11 @@ from typing import (
 )
 
 from offloop import context
+from offloop.engines.choice import load_engine
 from offloop.errors import NotOffloadable
 from offloop.gathering import alone
 from offloop.options import JobOptions, chosen_engine
-from offloop.pool import Pool, load_engine
+from offloop.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.base import Job
     from offloop.options import JobWords
-    from offloop.pool import PoolView
+    from offloop.view import PoolView
 
 __all__ = ["Offloaded", "configure", "offload"]
 

@@ -1,7 +1,8 @@
-"""The pool, for asyncio: submit, run, map, options, and its beginning and end.
+"""The pool, for asyncio: its options, its beginning and its end.
 
 A pool belongs to one event loop. It does nothing until it is started, hands everything
-to its engine, and never touches a process, a socket or a byte itself.
+to its engine, and never touches a process, a socket or a byte itself. The calls that it
+takes are those of `view`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,15 @@ import enum
 import os
 import threading
 import warnings
-from importlib import import_module
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    Never,
-    ParamSpec,
-    Self,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
-from offloop.ahead import Plan, results_ahead, source_of
 from offloop.engines.base import Job, PoolStats, Progress, Timings
+from offloop.engines.choice import load_engine
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.gathering import Gathering
 from offloop.options import (
     JobOptions,
-    JobWords,
     PoolOptions,
     Recycle,
     Seconds,
@@ -39,30 +29,15 @@ from offloop.options import (
     refuse_unknown,
     whole,
 )
+from offloop.view import PoolView
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterable,
-        Awaitable,
-        Callable,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from offloop.engines.base import Engine, WorkerDump
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Timings"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_ENGINES = {
-    "local": ("offloop.engines.local", "LocalEngine"),
-    "inline": ("offloop.engines.inline", "InlineEngine"),
-}
 
 
 class _State(enum.Enum):
@@ -74,189 +49,6 @@ class _State(enum.Enum):
 
 _OPEN = _State.OPEN
 _running_loop = asyncio._get_running_loop  # None, not an error, when there is none
-
-
-class PoolView:
-    """A pool seen with other job options; made by `options`, light, immutable."""
-
-    _job_options: JobOptions
-
-    def __init__(self, pool: Pool, options: JobOptions) -> None:
-        self._pool = pool
-        self._job_options = options
-
-    def options(self, **changes: Unpack[JobWords]) -> PoolView:
-        """Return a view of the pool with other job options; the pool stays as it is.
-
-        Args:
-            timeout: seconds from submission to result; None: no limit.
-            run_timeout: seconds from the start of the run; None: no limit.
-            priority: higher runs first.
-            key: whose job it is; keys get equal shares of the workers' time.
-            max_concurrency: jobs of the same function that may be with workers at once.
-            retries: further attempts after a lost worker, or an error in `retry_on`.
-            retry_on: exceptions of the function that are worth a further attempt.
-            on_full: "wait" or "raise", when the pool is full; `submit` always raises.
-            on_cancel: what cancelling does to a running job: "stop", "kill" or
-                "finish".
-            single_flight: equal calls of `run` that are going share one run.
-            batch: calls of `run` are gathered into lists; a `Batch`.
-
-        Raises:
-            TypeError: for a word that is not an option.
-            ValueError: for a value out of range.
-        """
-        return self._with(changes)
-
-    def _with(self, changes: Mapping[str, Any]) -> PoolView:
-        return PoolView(self._pool, self._job_options.changed(changes))
-
-    @overload
-    def submit(
-        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job[T]: ...
-    @overload
-    def submit(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job[T]: ...
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """Queue a call at once.
-
-        Args:
-            fn: what to call in a worker: any callable, `async def` functions included.
-            *args: its positional arguments. Small ones are encoded before this returns
-                and may be changed afterwards; buffers of more than 256 KB in all and
-                large containers only when the job has ended.
-            **kwargs: its keyword arguments.
-
-        Returns:
-            The job, an `asyncio.Future` of the result.
-
-        Raises:
-            NotOffloadable: the function or an argument cannot be sent.
-            PoolFull: too many jobs, or bytes of jobs, have not ended; use `run` to wait
-                for room.
-            PoolClosed: the pool is not open.
-            WrongLoop: the pool belongs to another event loop, thread or process.
-        """
-        options = self._job_options
-        if options.batch is not None:
-            raise _not_gathered("submit")
-        return self._pool._engine_now().submit(fn, args, kwargs, options)
-
-    @overload
-    async def run(
-        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    @overload
-    async def run(
-        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
-    async def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Wait for room, queue a call, and wait for its result.
-
-        Args:
-            fn: what to call in a worker.
-            *args: its positional arguments.
-            **kwargs: its keyword arguments.
-
-        Returns:
-            What the function returned.
-
-        Raises:
-            NotOffloadable: the function or an argument cannot be sent.
-            PoolClosed: the pool is not open.
-            JobTimeout: `timeout` or `run_timeout` has passed.
-            WorkerLost: the process that ran the job ended.
-            Exception: whatever the function raised.
-        """
-        engine = self._pool._engine_now()
-        options = self._job_options
-        if options.single_flight or options.batch is not None:
-            return await self._pool._gathered(fn, args, kwargs, options)
-        started = engine.start_run(fn, args, kwargs, options)
-        if started is None:
-            return await engine.run(fn, args, kwargs, options)
-        future, job = started
-        try:
-            return await future
-        except asyncio.CancelledError:
-            engine.cancel_run(job)
-            raise
-
-    @overload
-    def map(
-        self,
-        fn: Callable[..., Awaitable[T]],
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        chunksize: int | Literal["auto"] = ...,
-        buffersize: int | None = ...,
-        ordered: bool = ...,
-        return_exceptions: bool = ...,
-    ) -> AsyncGenerator[T]: ...
-    @overload
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        chunksize: int | Literal["auto"] = ...,
-        buffersize: int | None = ...,
-        ordered: bool = ...,
-        return_exceptions: bool = ...,
-    ) -> AsyncGenerator[T]: ...
-    def map(
-        self,
-        fn: Callable[..., Any],
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        chunksize: int | Literal["auto"] = "auto",
-        buffersize: int | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-    ) -> AsyncGenerator[Any]:
-        """Call a function with each item and yield the results as they are asked for.
-
-        It is lazy: never more than `buffersize` items are taken ahead of the consumer,
-        so endless iterables work. Leaving the loop early cancels what was taken.
-
-        Short items share jobs, as a call costs more than they do: a million of them
-        take about a second. Limits such as `timeout` are those of a job, so of all
-        items that share one.
-
-        Args:
-            fn: called as ``fn(a, b, ...)`` with one item of each iterable.
-            *iterables: items, also asynchronous ones; the shortest ends it.
-            chunksize: items that share a job; "auto": as many as run for 10 ms
-                together, as measured, and one each where `retries` are asked for.
-            buffersize: items taken ahead of the consumer; None: a few jobs for each
-                worker.
-            ordered: yield in the order of the items, or else as results come.
-            return_exceptions: yield the exception of an item that fails in the place of
-                its result, and go on.
-
-        Yields:
-            What the function returned for each item.
-
-        Raises:
-            Exception: whatever `run` raises for an item, after the results before it;
-                the rest is cancelled. Its ``item_index`` tells which item it was.
-        """
-        if self._job_options.batch is not None:
-            raise _not_gathered("map")
-        whole("chunksize", 1 if chunksize == "auto" else chunksize, least=1)
-        if buffersize is not None:
-            whole("buffersize", buffersize, least=1)
-        plan = Plan(
-            self._pool._engine_now(),
-            fn,
-            source_of(iterables),
-            self._job_options,
-            chunksize=None if chunksize == "auto" else chunksize,
-            buffersize=buffersize,
-            ahead=self._pool._jobs_ahead(),
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-        )
-        return results_ahead(plan)
 
 
 class Pool(PoolView):
@@ -566,10 +358,21 @@ class Pool(PoolView):
         self._state = _State.OPEN
         return engine
 
-    async def _gathered(self, *call: Any) -> Any:
+    def _gathered(self) -> Gathering:
         if self._gathering is None:
-            self._gathering = Gathering(self._engine_now().run)
-        return await self._gathering.call(*call)
+            self._gathering = Gathering(self._run_alone)
+        return self._gathering
+
+    async def _run_alone(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> Any:
+        """Run a call that stands for several."""
+        view = PoolView(self, replace(options, single_flight=False, batch=None))
+        return await view.run(fn, *args, **kwargs)
 
     def _begin(self) -> None:
         """Start without waiting: jobs queue up until the first worker is ready."""
@@ -644,35 +447,9 @@ _POOL_WORDS = (
 )
 
 
-def _not_gathered(face: str) -> UsageError:
-    return UsageError(
-        f"{face} calls a function once for each item, and one with `batch` takes lists;"
-        " await single calls, which are gathered, or use options(batch=None)"
-    )
-
-
 _LATER = {
     "pin_cpus": "pinning to cores",
 }
-
-
-def load_engine(name: str) -> Callable[[PoolOptions], Engine]:
-    """Import an engine and return what makes it.
-
-    Importing takes some 50 ms once, so it is done when a pool or an offloaded function
-    is made and not when it is first used: a loop runs then.
-
-    Raises:
-        UsageError: when this version does not have the engine.
-    """
-    if name not in _ENGINES:
-        raise UsageError(
-            f"engine {name!r} is not part of this version; there are: "
-            f"{', '.join(_ENGINES)}"
-        )
-    module, attribute = _ENGINES[name]
-    make: Callable[[PoolOptions], Engine] = getattr(import_module(module), attribute)
-    return make
 
 
 def _refuse_later(**given: object) -> None:

@@ -240,7 +240,7 @@ async def test_what_cannot_be_had_as_a_whole_is_not_held_in_part():
         assert caught.value.__traceback__ is not None  # which has all those frames
         assert used(pool) == 2 * MB
         runs = [asyncio.create_task(pool.run(payloads.total, *arrays)) for _ in "ab"]
-        await until(lambda: pool._engine._in_turn == 2)
+        await until(lambda: pool._engine._turns.waiting == 2)
         del held
         assert await asyncio.gather(*runs) == [[MB, 2 * MB]] * 2
 
@@ -254,9 +254,9 @@ async def test_run_waits_for_room_in_turn():
             ended.append((name, await pool.run(payloads.total, np.ones(size, "u1"))))
 
         large = asyncio.create_task(run("large", 3 * MB))
-        await until(lambda: pool._engine._in_turn == 1)
+        await until(lambda: pool._engine._turns.waiting == 1)
         medium = asyncio.create_task(run("medium", MB // 2))
-        await until(lambda: pool._engine._in_turn == 2)
+        await until(lambda: pool._engine._turns.waiting == 2)
         # What needs no room goes on; there would be room for this, but others wait.
         assert await pool.run(jobs.add, 1, 2) == 3
         with pytest.raises(PoolFull, match="others wait"):
@@ -271,13 +271,13 @@ async def test_who_gives_up_waiting_lets_the_others_pass():
     async with Pool(1, arena_limit=LIMIT) as pool:
         held = pool.empty(3 * MB, "u1")
         large = asyncio.create_task(pool.run(payloads.total, np.ones(3 * MB, "u1")))
-        await until(lambda: pool._engine._in_turn == 1)
+        await until(lambda: pool._engine._turns.waiting == 1)
         medium = asyncio.create_task(pool.run(payloads.total, np.ones(MB // 2, "u1")))
-        await until(lambda: pool._engine._in_turn == 2)
+        await until(lambda: pool._engine._turns.waiting == 2)
         large.cancel()
         assert await medium == [MB // 2]
         assert held.nbytes == 3 * MB
-        assert pool._engine._in_turn == 0
+        assert pool._engine._turns.waiting == 0
 
 
 async def test_map_takes_no_more_than_there_is_room_for():
@@ -304,7 +304,7 @@ async def test_closing_ends_all_waiting_for_room():
         asyncio.create_task(pool.run(payloads.total, np.ones(2 * MB, "u1"))),
         asyncio.create_task(pool.run(payloads.total, np.ones(2 * MB, "u1"))),
     ]
-    await until(lambda: pool._engine._in_turn == 2)
+    await until(lambda: pool._engine._turns.waiting == 2)
     await until(lambda: pool._engine._transfers._memory_waiters)
     await pool.close()
     ended = await asyncio.gather(*waiting, return_exceptions=True)

@@ -80,8 +80,8 @@ class Job(asyncio.Future[T], Generic[T]):
     #: what the scheduler of its engine knows; set before it is handed out
     _call: Call
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(loop=engine.loop)
         self._engine = engine
         self._progress: Progress | None = None
         #: set at each report and at the end, for those who wait for it; made by them
@@ -169,7 +169,7 @@ class Job(asyncio.Future[T], Generic[T]):
         """
         if not super().cancel(msg):
             return False
-        self._engine.cancel(self)
+        self._engine.cancel(self._call.id)
         return True
 
     def __repr__(self) -> str:
@@ -259,7 +259,10 @@ class WorkerDump:
 
 
 class Engine(abc.ABC):
-    """One place where jobs run. Belongs to one event loop."""
+    """One place where jobs run. Belongs to the event loop that runs when it is made."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
 
     @abc.abstractmethod
     def begin(self) -> None:
@@ -282,15 +285,16 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def submit(
+    def start(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
+        future: asyncio.Future[Any],
         *,
         many: bool = False,
-    ) -> Job[Any]:
+    ) -> int:
         """Queue a call.
 
         Args:
@@ -299,8 +303,13 @@ class Engine(abc.ABC):
                 each item is a tuple of arguments, True to go on after one that fails.
             kwargs: its keyword arguments.
             options: of the job.
+            future: gets the job's ending: a `Job`, if somebody is to see it; if not, a
+                future of the loop is faster.
             many: call the function with each item; the result is a list, or
                 `wire.chunks.Mixed` if one has failed.
+
+        Returns:
+            The job's number, for `cancel`.
 
         Raises:
             NotOffloadable: the function or an argument cannot travel.
@@ -308,56 +317,44 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def run(
+    def start_at_once(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
-    ) -> Any:
-        """Wait for room if the options say so, queue a call, and return its result.
-
-        Raises:
-            Exception: what `submit` raises, and what the job ends with.
-        """
-
-    def start_run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-    ) -> tuple[asyncio.Future[Any], int] | None:
-        """Queue a call as `run` does, if it need not wait: a coroutine less to pay for.
+        future: asyncio.Future[Any],
+    ) -> int | None:
+        """Queue a call as `start` does, unless it has to wait and may.
 
         Returns:
-            What becomes its result, and the number for `cancel_run`; None: use `run`.
+            The job's number; None: use `start_in_turn`.
 
         Raises:
-            Exception: what `submit` raises, but for a lack of room that may end.
+            Exception: what `start` raises, but for a lack of room that may end.
         """
-        return None
 
     @abc.abstractmethod
-    def cancel_run(self, job: int) -> None:
-        """See to it that a job of `start_run` does not go on."""
-
-    @abc.abstractmethod
-    async def submit_in_turn(
+    async def start_in_turn(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
+        future: asyncio.Future[Any],
         *,
         many: bool = False,
-    ) -> Job[Any]:
-        """Queue a call when there is room for it, in the order of arrival.
+    ) -> int:
+        """Queue a call as `start` does, when there is room, in the order of arrival.
 
         Raises:
             NotOffloadable: the function or an argument cannot travel.
             PoolFull: there can never be room.
         """
+
+    @abc.abstractmethod
+    def cancel(self, job: int) -> None:
+        """See to it that a job whose future was cancelled does not go on."""
 
     @abc.abstractmethod
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
@@ -370,10 +367,6 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     async def wait_room(self) -> None:
         """Wait, in order of arrival, until one more job has room."""
-
-    @abc.abstractmethod
-    def cancel(self, job: Job[Any]) -> None:
-        """See to it that a job whose future was cancelled does not go on."""
 
     @abc.abstractmethod
     async def drain(self) -> None:

@@ -102,7 +102,7 @@ class InlineEngine(ScheduledEngine):
     def _send(self, number: int, calls: list[Call]) -> None:
         for call in calls:
             call.last_worker = number
-            self._loop.call_soon(self._run, call)
+            self.loop.call_soon(self._run, call)
         self._arm()
 
     def _perform_rare(self, command: Command) -> None:
@@ -114,7 +114,7 @@ class InlineEngine(ScheduledEngine):
                 if self._task is not None:
                     self._task.cancel()
                     self._task = None
-                self._loop.call_soon(self._start_over)
+                self.loop.call_soon(self._start_over)
             case RecallJobs():
                 raise AssertionError("unreachable: with credit 1, nothing waits here")
 
@@ -156,7 +156,7 @@ class InlineEngine(ScheduledEngine):
             else:
                 value = self._run_chunk(call, function, args)
             if type(value) is CoroutineType or call.function.kind == "async":
-                self._task = self._loop.create_task(self._finish(call, now, value))
+                self._task = self.loop.create_task(self._finish(call, now, value))
                 return
             self._reply(call, now, *_encode(call, value))
         except BaseException as error:  # whatever it is, it is the job's ending

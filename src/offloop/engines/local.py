@@ -192,7 +192,7 @@ class LocalEngine(ScheduledEngine):
         """
         line = self._lines[worker.number]
         line.trial = trial
-        message = trial.begin(self._scheduler.next_id(), self._loop.create_future())
+        message = trial.begin(self._scheduler.next_id(), self.loop.create_future())
         self._send_message(line, message)
         await trial.result()
 
@@ -214,7 +214,7 @@ class LocalEngine(ScheduledEngine):
     def worker_made(self, worker: WorkerHandle) -> None:
         exchange = Exchange(worker.results, self._memory.results_size)
         line = self._lines[worker.number] = _Line(worker, exchange)
-        self._loop.add_reader(worker.channel.fd, self._read, line)
+        self.loop.add_reader(worker.channel.fd, self._read, line)
 
     def worker_employ(self, worker: WorkerHandle) -> None:
         now = time.monotonic()
@@ -231,7 +231,7 @@ class LocalEngine(ScheduledEngine):
     def worker_ended(self, worker: WorkerHandle) -> None:
         line = self._lines[worker.number]
         line.gone = True
-        self._loop.remove_reader(worker.channel.fd)
+        self.loop.remove_reader(worker.channel.fd)
         self._read_all(line)
 
     def worker_gone(
@@ -294,7 +294,7 @@ class LocalEngine(ScheduledEngine):
                 break
             self._hear(line, message)
         else:
-            self._loop.call_soon(self._read_again, line)
+            self.loop.call_soon(self._read_again, line)
         self._arm()
 
     def _read_again(self, line: _Line) -> None:
@@ -483,7 +483,7 @@ class LocalEngine(ScheduledEngine):
         """Ask jobs back with the next flush: many cancellations become one message."""
         line.recalled += jobs
         if not self._recalling:
-            self._loop.call_soon(self._send_recalls)
+            self.loop.call_soon(self._send_recalls)
         self._recalling.add(line)
 
     # Large arguments and results
@@ -491,7 +491,7 @@ class LocalEngine(ScheduledEngine):
     def _encode(
         self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
-        last = self._in_turn > 0 and not self._its_turn
+        last = self._turns.wants_memory
         later = self._transfers.encode(self, call, args, kwargs, last=last)
         if call.buffers or later:
             self._mind_memory()
@@ -513,9 +513,9 @@ class LocalEngine(ScheduledEngine):
     def _elsewhere(self) -> int:
         return len(self._transfers.loading)
 
-    def _cancel(self, job: int) -> None:
+    def cancel(self, job: int) -> None:
         if not self._transfers.cancel(job):
-            super()._cancel(job)
+            super().cancel(job)
 
     def cancel_all(self) -> None:
         self._transfers.cancel_all()
@@ -528,7 +528,7 @@ class LocalEngine(ScheduledEngine):
     def _mind_memory(self) -> None:
         """See to it that memory goes back when nobody uses it."""
         if self._house_timer is None:
-            self._house_timer = self._loop.call_later(_HOUSE, self._keep_house)
+            self._house_timer = self.loop.call_later(_HOUSE, self._keep_house)
 
     def _keep_house(self) -> None:
         self._house_timer = None
@@ -544,7 +544,7 @@ class LocalEngine(ScheduledEngine):
         # Whoever drops an array of `empty`, or a result, tells nobody.
         if due is not None or looked_at or self._memory.arena.used:
             delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
-            self._house_timer = self._loop.call_later(delay, self._keep_house)
+            self._house_timer = self.loop.call_later(delay, self._keep_house)
 
     # Sending
 
@@ -562,7 +562,7 @@ class LocalEngine(ScheduledEngine):
         channel.send(message)
         # Sending may swallow the edge that tells of something to read.
         if channel.wants_reading():
-            self._loop.call_soon(self._read_again, line)
+            self.loop.call_soon(self._read_again, line)
 
     def _send_recalls(self) -> None:
         recalling, self._recalling = self._recalling, set()
@@ -591,7 +591,7 @@ class LocalEngine(ScheduledEngine):
     async def _dismiss_workers(self) -> None:
         """Send all workers away, and wait until they are gone."""
         if self._lines:
-            self._all_gone = self._loop.create_future()
+            self._all_gone = self.loop.create_future()
             deadline = time.monotonic() + self._options.grace + _LEAVE_TIME
             self._supervisor.dismiss(deadline)
             # Killed at the deadline, they are gone a moment later; only a forkserver

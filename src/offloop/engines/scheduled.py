@@ -28,6 +28,7 @@ from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats, Progress
 from offloop.engines.call import Call
+from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, failures
 from offloop.wire.functions import FunctionTable
@@ -54,8 +55,8 @@ class ScheduledEngine(Engine):
     """
 
     def __init__(self, options: PoolOptions, *, max_credit: int) -> None:
+        super().__init__()
         self._options = options
-        self._loop = asyncio.get_running_loop()
         self._scheduler = Scheduler(
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
@@ -75,13 +76,8 @@ class ScheduledEngine(Engine):
         self._timer: asyncio.TimerHandle | None = None
         #: when `_timer` fires; inf while there is none
         self._timer_at = inf
-        #: held by the one whose turn it is to wait for room
-        self._turn = asyncio.Lock()
-        #: done when there is room; None while nobody waits for it
-        self._room_waiter: asyncio.Future[None] | None = None
-        #: calls that wait their turn, and that the call of now is the one whose it is
-        self._in_turn = 0
-        self._its_turn = False
+        #: those who wait for room
+        self._turns = Turns(self._has_room)
         #: limits by function's name and number; each lives as long as its jobs
         self._limits: WeakValueDictionary[tuple[str, int], ConcurrencyLimit] = (
             WeakValueDictionary()
@@ -100,75 +96,62 @@ class ScheduledEngine(Engine):
 
     # The engine's face
 
-    def submit(
+    def start(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
+        future: asyncio.Future[Any],
         *,
         many: bool = False,
-    ) -> Job[Any]:
-        job: Job[Any] = Job(self, self._loop)
-        self._queue(function, args, kwargs, options, job, many)
-        return job
+    ) -> int:
+        return self._queue(function, args, kwargs, options, future, many)
 
-    async def submit_in_turn(
+    def start_at_once(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
-        *,
-        many: bool = False,
-    ) -> Job[Any]:
-        job: Job[Any] = Job(self, self._loop)
-        await self._queue_in_turn(function, args, kwargs, options, job, many)
-        return job
-
-    async def run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-    ) -> Any:
-        started = self.start_run(function, args, kwargs, options)
-        if started is None:
-            future = self._loop.create_future()
-            wanted = (function, args, kwargs, options, future, False)
-            job = (await self._queue_in_turn(*wanted)).id
-        else:
-            future, job = started
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._cancel(job)
-            raise
-
-    def start_run(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-    ) -> tuple[asyncio.Future[Any], int] | None:
+        future: asyncio.Future[Any],
+    ) -> int | None:
         waits = options.on_full == "wait"
-        if waits and self._room_waiter is not None:
+        if waits and self._turns.waiting and self._turns.closed:
             return None
-        # Nobody sees this future, so it need not be a Job; asyncio's own is faster.
-        future = self._loop.create_future()
         try:
-            return future, self._queue(
-                function, args, kwargs, options, future, False
-            ).id
+            return self._queue(function, args, kwargs, options, future, False)
         except PoolFull as full:
             if not waits or full.never:
                 raise
             return None
 
-    def cancel_run(self, job: int) -> None:
-        self._cancel(job)
+    async def start_in_turn(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+        future: asyncio.Future[Any],
+        *,
+        many: bool = False,
+    ) -> int:
+        turns = self._turns
+        async with turns:
+            while True:
+                await turns.room()
+                turns.wants_memory = False
+                try:
+                    return self._queue(function, args, kwargs, options, future, many)
+                except PoolFull as full:
+                    if full.never:
+                        raise
+                turns.wants_memory = True
+                await self._wait_memory()
+
+    def cancel(self, job: int) -> None:
+        self._perform(self._scheduler.job_cancelled(job, time.monotonic()))
+        self._arm()
 
     def _queue(
         self,
@@ -178,7 +161,7 @@ class ScheduledEngine(Engine):
         options: JobOptions,
         future: asyncio.Future[Any],
         many: bool,
-    ) -> Call:
+    ) -> int:
         """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
             raise self._failure
@@ -225,7 +208,7 @@ class ScheduledEngine(Engine):
             self._enter(call, now)
         elif not self._encode(call, args, kwargs):
             self._enter(call, now)
-        return call
+        return call.id
 
     def _ask_room(self, now: float) -> None:
         """Find out how many calls there is room for: so many need not ask again.
@@ -269,35 +252,9 @@ class ScheduledEngine(Engine):
         else:
             self._held += 1
             if self._held == 1:
-                self._loop.call_soon(self._turn_ended)
+                self.loop.call_soon(self._turn_ended)
             elif self._held == _FULL:
                 self._release(now)
-
-    async def _queue_in_turn(self, *job: Any) -> Call:
-        """Queue a call when there is room for it, in the order of arrival."""
-        self._in_turn += 1
-        try:
-            async with self._turn:
-                while True:
-                    await self._wait_for_room()
-                    call = self._queue_or_not(job)
-                    if call is not None:
-                        return call
-                    await self._wait_memory()
-        finally:
-            self._in_turn -= 1
-
-    def _queue_or_not(self, job: tuple[Any, ...]) -> Call | None:
-        """Queue the call whose turn it is; None: there is no room for it now."""
-        self._its_turn = True
-        try:
-            return self._queue(*job)
-        except PoolFull as full:
-            if full.never:
-                raise
-            return None
-        finally:
-            self._its_turn = False
 
     @abc.abstractmethod
     async def _wait_memory(self) -> None:
@@ -321,29 +278,12 @@ class ScheduledEngine(Engine):
         return limit
 
     async def wait_room(self) -> None:
-        async with self._turn:
-            await self._wait_for_room()
-
-    async def _wait_for_room(self) -> None:
-        """Wait until there is room; by the one whose turn it is."""
-        while not self._has_room():
-            self._room_waiter = self._loop.create_future()
-            try:
-                await self._room_waiter
-            finally:
-                self._room_waiter = None
-
-    def cancel(self, job: Job[Any]) -> None:
-        self._cancel(job.id)
-
-    def _cancel(self, job: int) -> None:
-        """Stop a job that nobody waits for any more."""
-        self._perform(self._scheduler.job_cancelled(job, time.monotonic()))
-        self._arm()
+        async with self._turns:
+            await self._turns.room()
 
     async def drain(self) -> None:
         if not self._idle():
-            waiter = self._loop.create_future()
+            waiter = self.loop.create_future()
             self._drain_waiters.append(waiter)
             await waiter
 
@@ -469,9 +409,8 @@ class ScheduledEngine(Engine):
 
     def _jobs_ended(self, count: int) -> None:
         """Wake those who wait for room, or for the last job to end."""
-        waiter = self._room_waiter
-        if waiter is not None and not waiter.done() and self._has_room():
-            waiter.set_result(None)
+        if self._turns.waiting:
+            self._turns.jobs_ended()
         if self._drain_waiters and self._idle():
             for waiter in self._drain_waiters:
                 if not waiter.done():
@@ -481,9 +420,7 @@ class ScheduledEngine(Engine):
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for room fail with `error`."""
         self._failure = error  # for those whose turn comes later
-        waiter = self._room_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        self._turns.fail(error)
 
     # Time
 
@@ -495,7 +432,7 @@ class ScheduledEngine(Engine):
         self._disarm()
         self._timer_at = due
         delay = max(due - time.monotonic(), 0.0)
-        self._timer = self._loop.call_later(delay, self._time_passed)
+        self._timer = self.loop.call_later(delay, self._time_passed)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -1,0 +1,38 @@
+"""Finds an engine by its name. The only module that knows which ones there are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from offloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offloop.engines.base import Engine
+    from offloop.options import PoolOptions
+
+_ENGINES = {
+    "local": ("offloop.engines.local", "LocalEngine"),
+    "inline": ("offloop.engines.inline", "InlineEngine"),
+}
+
+
+def load_engine(name: str) -> Callable[[PoolOptions], Engine]:
+    """Import an engine and return what makes it.
+
+    Importing takes some 50 ms once, so it is done when a pool or an offloaded function
+    is made and not when it is first used: a loop runs then.
+
+    Raises:
+        UsageError: when this version does not have the engine.
+    """
+    if name not in _ENGINES:
+        raise UsageError(
+            f"engine {name!r} is not part of this version; there are: "
+            f"{', '.join(_ENGINES)}"
+        )
+    module, attribute = _ENGINES[name]
+    make: Callable[[PoolOptions], Engine] = getattr(import_module(module), attribute)
+    return make
