@@ -10,6 +10,9 @@
     clean
 
 BIN := .venv/bin
+# Tests wait more than they compute, and each process of pytest counts leaks of its own.
+# A debugger wants one process: make test ARGS="-n 0 --pdb -k codec".
+TOGETHER := -n logical --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help:  ## List these words
@@ -19,7 +22,7 @@ demo: .venv/.demo  ## Run the image server at http://127.0.0.1:8000
 	$(BIN)/offloop demo $(ARGS)
 
 test: .venv/.test  ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 lint: .venv/.lint  ## Check style, spelling and who imports whom
 	$(BIN)/ruff check
@@ -48,7 +51,7 @@ docs-check: .venv/.test  ## Run the code of the documentation and the examples
 # The parts that must not be wrong are held to every branch.
 coverage: .venv/.test  ## Run the tests and show which lines they missed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest $(TOGETHER) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 \
