@@ -20,139 +20,12 @@ no limit, because pickling does one step in them that nobody can interrupt.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import statistics
 import sys
-import time
 
-import numpy as np
-import payload_jobs as jobs
-from peers import CONTENDERS, OURS, CannotDo, print_reasons, report, take_turns
+from harness.alone import contenders, in_turn, print_reasons
 
-MB = 1024 * 1024
-TICK = 0.001
 #: case, and the worst lateness in seconds that is promised
 CASES = {"4 x 16 MB": 0.008, "128 MB": 0.004, "small jobs": 0.004, "lists": None}
-SMALL_JOBS = 50_000
-
-
-class Ticker:
-    """Notes how late a task is that wants to run every millisecond."""
-
-    def __init__(self):
-        self.late = []
-        self._begin = 0.0
-
-    async def __aenter__(self):
-        self._task = asyncio.create_task(self._tick())
-        await asyncio.sleep(0.05)
-        self.begin()
-        return self
-
-    def begin(self):
-        """Forget what was before: a delay counts from now on."""
-        self.late.clear()
-        self._begin = time.perf_counter()
-
-    async def __aexit__(self, *error):
-        await asyncio.sleep(2 * TICK)  # so that the last delay is noted as well
-        self._task.cancel()
-
-    async def _tick(self):
-        while True:
-            due = time.perf_counter() + TICK
-            await asyncio.sleep(TICK)
-            self.late.append(time.perf_counter() - max(due, self._begin))
-
-
-# ---- in a process of its own ---------------------------------------------------------
-
-
-async def measure(contender, case, seconds):
-    """Report the worst lateness, the 99th percentile, and what was done meanwhile."""
-    if hasattr(contender, "place"):
-        raise CannotDo("is the same as offloop here")
-    async with contender(2) as peer:
-        await asyncio.gather(*(peer.run(jobs.total, np.ones(1000)) for _ in range(4)))
-        ticker = Ticker()
-        done = await LOADS[case](peer, ticker, seconds)
-        late = sorted(ticker.late)
-        return {"worst": late[-1], "p99": late[int(len(late) * 0.99)], "done": done}
-
-
-async def keep_sending(peer, ticker, fn, arguments, seconds):
-    """Send each argument again and again; returns how many jobs a second ended."""
-
-    async def caller(argument):
-        calls = 0
-        while time.perf_counter() < end:
-            await peer.run(fn, argument)
-            calls += 1
-        return calls
-
-    await peer.run(fn, arguments[0])
-    end = time.perf_counter() + seconds
-    async with ticker:
-        return sum(await asyncio.gather(*map(caller, arguments))) / seconds
-
-
-async def send_four(peer, ticker, seconds):
-    arrays = [np.ones(16 * MB // 8) for _ in range(4)]
-    return await keep_sending(peer, ticker, jobs.total, arrays, seconds)
-
-
-async def send_one(peer, ticker, seconds):
-    arrays = [np.ones(128 * MB // 8)]
-    return await keep_sending(peer, ticker, jobs.total, arrays, seconds)
-
-
-async def send_lists(peer, ticker, seconds):
-    lists = [list(range(1_000_000)), [(i, -i) for i in range(100_000)]]
-    return await keep_sending(peer, ticker, jobs.count, lists, seconds)
-
-
-async def drain_small_jobs(peer, ticker, seconds):
-    waiting, ended = SMALL_JOBS, asyncio.Event()
-
-    def note_end(job):
-        nonlocal waiting
-        waiting -= 1
-        if not waiting:
-            ended.set()
-
-    async with ticker:
-        submitted = [peer.submit(jobs.nothing, value) for value in range(SMALL_JOBS)]
-        for job in submitted:
-            job.add_done_callback(note_end)
-        ticker.begin()
-        began = time.perf_counter()
-        await ended.wait()
-    return SMALL_JOBS / (time.perf_counter() - began)
-
-
-LOADS = {
-    "4 x 16 MB": send_four,
-    "128 MB": send_one,
-    "small jobs": drain_small_jobs,
-    "lists": send_lists,
-}
-
-
-# ---- in the process that starts the others -------------------------------------------
-
-
-def run_case(case, seconds, repeats, names):
-    """Let the contenders take turns; returns the medians, or why there are none."""
-    found = take_turns(names, repeats, __file__, 90, case, seconds)
-    return {(name, case): merge(results) for name, results in found.items()}
-
-
-def merge(results):
-    if "cannot" in results[-1]:
-        return results[-1]
-    return {
-        key: statistics.median(result[key] for result in results) for key in results[0]
-    }
 
 
 def print_case(case, results):
@@ -171,13 +44,13 @@ def main():
     parser.add_argument("--only", choices=CASES, help="one case")
     parser.add_argument("--ours", action="store_true", help="offloop alone")
     args = parser.parse_args()
-    names = OURS if args.ours else CONTENDERS
+    names = contenders(args.ours)
     broken = []
     for case, limit in CASES.items():
         if args.only not in (None, case):
             continue
         seconds, repeats = (2.0, 1) if args.quick else (4.0, 3)
-        results = run_case(case, seconds, repeats, names)
+        results = in_turn("cases.lag", names, repeats, 90, case=case, seconds=seconds)
         print_case(case, results)
         ours = results["offloop", case]
         if "cannot" in ours:
@@ -192,5 +65,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if not report(measure):
-        sys.exit(main())
+    sys.exit(main())

@@ -36,9 +36,9 @@ def produce(size: int) -> np.ndarray:
     return _made[size]
 
 
+def produce_bytes(size: int) -> bytes:
+    return b"x" * size
+
+
 def count(items: list) -> int:
     return len(items)
-
-
-def nothing(value: int) -> int:
-    return value

@@ -20,107 +20,15 @@ Exits with 1 if offloop misses what it promises:
 from __future__ import annotations
 
 import argparse
-import asyncio
-import statistics
 import sys
-import time
 
-import numpy as np
-import payload_jobs as jobs
-from memory import Sampler
-from peers import CONTENDERS, OURS, CannotDo, print_reasons, report, take_turns
+from cases.payloads import ARRAY
+from harness.alone import contenders, in_turn, print_reasons
 
 KB, MB = 1024, 1024 * 1024
 SIZES = (4 * KB, 16 * KB, 64 * KB, MB, 16 * MB, 128 * MB)
 QUICK_SIZES = (64 * KB, 16 * MB, 128 * MB)
-CASES = ("array in", "bytes in", "array out", "memory")
-ARRAY = 128 * MB
-
-
-# ---- in a process of its own ---------------------------------------------------------
-
-
-async def measure(contender, case, sizes):
-    """Report for each size the seconds of a call, and those beyond the job's own."""
-    if hasattr(contender, "place") and case != "array in":
-        raise CannotDo("is about arrays that are sent")
-    async with contender(1) as peer:
-        if case == "memory":
-            return await measure_memory(peer)
-        return {str(size): await measure_size(peer, case, size) for size in sizes}
-
-
-async def measure_size(peer, case, size):
-    fn, argument = prepare(peer, case, size)
-    await peer.run(fn, argument)
-    began, calls = time.perf_counter(), []
-    while len(calls) < 5 or (time.perf_counter() - began < 0.4 and len(calls) < 500):
-        calls.append(await measure_call(peer, fn, argument))
-    whole, beyond = zip(*calls, strict=True)
-    found = [statistics.median(whole), statistics.median(beyond)]
-    if case == "array in":
-        found.append(measure_copy(argument))
-    return found
-
-
-async def measure_call(peer, fn, argument):
-    began = time.perf_counter()
-    result = await peer.run(fn, argument)
-    took = time.perf_counter() - began
-    own = result if isinstance(result, float) else 0.0
-    del result
-    return took, took - own
-
-
-def prepare(peer, case, size):
-    if case == "bytes in":
-        return jobs.measure, b"x" * size
-    if case == "array out":
-        return jobs.produce, size
-    array = np.ones(size // 8)
-    return jobs.total, peer.place(array) if hasattr(peer, "place") else array
-
-
-def measure_copy(array):
-    """Return the seconds that a warm copy of the array takes."""
-    target, times = np.ones_like(array), []
-    for _ in range(9):
-        began = time.perf_counter()
-        np.copyto(target, array)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-async def measure_memory(peer):
-    array = np.ones(ARRAY // 8)
-    await peer.run(jobs.total, np.ones(1000))  # all processes are there
-    await asyncio.sleep(1)
-    sampler = Sampler()
-    _, _, before = sampler.since_last()
-    await peer.run(jobs.total, array)
-    _, peak, _ = sampler.since_last()
-    await asyncio.sleep(5)
-    _, _, after = sampler.since_last()
-    sampler.close()
-    return {"peak": peak - before, "after": after - before}
-
-
-# ---- in the process that starts the others -------------------------------------------
-
-
-def run_case(case, sizes, repeats, names):
-    """Let the contenders take turns; returns the medians, or why there are none."""
-    found = take_turns(names, repeats, __file__, 120, case, sizes)
-    return {(name, case): merge(results) for name, results in found.items()}
-
-
-def merge(results):
-    if "cannot" in results[-1]:
-        return results[-1]
-    return {
-        key: np.median([result[key] for result in results], axis=0).tolist()
-        for key in results[0]
-    }
+CASES = ("array in", "bytes in", "array out", "bytes out", "memory")
 
 
 def milliseconds(seconds):
@@ -136,7 +44,7 @@ def print_times(case, sizes, results):
             print(f"{name:<22}" + "".join(times))
     for name in ("offloop", "offloop, pool.empty"):
         result = results[name, case]
-        if case != "array out" and "cannot" not in result:
+        if case.endswith("in") and "cannot" not in result:
             times = (milliseconds(result[str(size)][1]) for size in sizes)
             print(f"{'  beyond the job':<22}" + "".join(times) + f"  ({name})")
     if case == "array in":
@@ -202,10 +110,11 @@ def main():
     parser.add_argument("--ours", action="store_true", help="offloop alone")
     args = parser.parse_args()
     sizes = QUICK_SIZES if args.quick else SIZES
-    names = OURS if args.ours else CONTENDERS
+    names = contenders(args.ours)
     broken = []
     for case in [args.only] if args.only else CASES:
-        results = run_case(case, sizes, 1 if args.quick else 3, names)
+        rounds = 1 if args.quick else 3
+        results = in_turn("cases.payloads", names, rounds, 120, case=case, sizes=sizes)
         if case == "memory":
             print_memory(results)
         else:
@@ -219,5 +128,4 @@ def main():
 
 
 if __name__ == "__main__":
-    if not report(measure):
-        sys.exit(main())
+    sys.exit(main())

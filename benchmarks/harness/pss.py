@@ -1,6 +1,6 @@
 """Memory of a process and all below it, sampled from a process outside.
 
-    python benchmarks/memory.py PID     for each line: least, most and present bytes
+    python benchmarks/harness/pss.py PID    for each line: least, most, present bytes
 
 PSS (proportional set size) counts a page that several processes share once in all, so
 the sum over processes is what they really take.

@@ -1,0 +1,1 @@
+"""What all measurements share: fresh processes, turns, figures, tables and charts."""

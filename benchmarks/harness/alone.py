@@ -1,0 +1,53 @@
+"""For the scripts that run one case by itself: `payloads.py`, `loop_lag.py`."""
+
+from __future__ import annotations
+
+import statistics
+
+from harness.turns import Order, take_turns
+
+OURS = ("offloop", "offloop, pool.empty")
+OTHERS = (
+    "ProcessPoolExecutor",
+    "multiprocessing.Pool",
+    "loky",
+    "joblib",
+    "pebble",
+    "dask",
+    "ray",
+)
+
+
+def contenders(ours_only: bool) -> tuple[str, ...]:
+    return OURS if ours_only else OURS + OTHERS
+
+
+def in_turn(module: str, names: tuple, rounds: int, timeout: float, **case) -> dict:
+    """Let contenders take turns in one case.
+
+    Returns:
+        Contender and name of the case: medians, or why there are none.
+    """
+    orders = {name: Order(module, name, case) for name in names}
+    found = take_turns(orders, rounds, timeout)
+    return {(name, case["case"]): merge(reports) for name, reports in found.items()}
+
+
+def merge(reports: list[dict]) -> dict:
+    """Return the median of each figure, and of each member of a list of figures."""
+    if "cannot" in reports[-1]:
+        return reports[-1]
+    return {key: _median([one[key] for one in reports]) for key in reports[0]}
+
+
+def _median(values: list):
+    if isinstance(values[0], list):
+        return [statistics.median(column) for column in zip(*values, strict=True)]
+    return statistics.median(values)
+
+
+def print_reasons(results: dict) -> None:
+    """Say why there are gaps in a table."""
+    for (name, case), result in results.items():
+        if "cannot" in result:
+            print(f"    {name}, {case}: {result['cannot']}")

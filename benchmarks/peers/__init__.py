@@ -1,0 +1,68 @@
+"""Those that are compared, one file each, every one behind the same face.
+
+    peer = peers.load("loky")(workers=2)
+    await peer.start()
+    result = await peer.call(function, argument)
+    await peer.close()
+
+What each must do stands in `interface`; a file shows at a glance that its peer is used
+as its documentation says, with the settings that suit it best. A peer that is not
+installed, or that cannot do a case, is named in the tables with the reason.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+
+from peers.interface import CannotDo, Peer
+
+__all__ = ["ALL", "HEAVY", "PEERS", "CannotDo", "Peer", "load", "version"]
+
+#: name, and the module, class and distribution behind it
+PEERS = {
+    "offloop": ("offloop", "Offloop", "offloop"),
+    "offloop, pool.empty": ("offloop", "OffloopEmpty", "offloop"),
+    "inline": ("inline", "Inline", None),
+    "asyncio.to_thread": ("to_thread", "ToThread", None),
+    "ProcessPoolExecutor": ("process_pool_executor", "Executor", None),
+    "multiprocessing.Pool": ("multiprocessing_pool", "MultiprocessingPool", None),
+    "loky": ("loky", "Loky", "loky"),
+    "joblib": ("joblib", "Joblib", "joblib"),
+    "pebble": ("pebble", "Pebble", "pebble"),
+    "mpire": ("mpire", "Mpire", "mpire"),
+    "aiomultiprocess": ("aiomultiprocess", "Aiomultiprocess", "aiomultiprocess"),
+    "anyio.to_process": ("anyio_to_process", "AnyioToProcess", "anyio"),
+    "executorlib": ("executorlib", "Executorlib", "executorlib"),
+    "ipyparallel": ("ipyparallel", "Ipyparallel", "ipyparallel"),
+    "dask": ("dask", "Dask", "distributed"),
+    "ray": ("ray", "Ray", "ray"),
+    "piscina (Node)": ("piscina", "Piscina", None),
+}
+
+#: those that most cases compare; the others are for cases that name them
+ALL = tuple(name for name in PEERS if name not in ("offloop, pool.empty", "inline"))
+
+#: start in seconds, and so measured once a case, and not in the quick form
+HEAVY = ("ipyparallel", "dask", "ray")
+
+
+def load(name: str) -> type[Peer]:
+    """Return the class behind a name.
+
+    Raises:
+        CannotDo: it is not installed.
+    """
+    module, attribute, _ = PEERS[name]
+    try:
+        return getattr(import_module(f"peers.{module}"), attribute)
+    except ImportError as error:
+        raise CannotDo(f"is not installed ({error})") from None
+
+
+def version(name: str) -> str | None:
+    """Return which version is installed, if it is a package of its own."""
+    distribution = PEERS[name][2]
+    try:
+        return distribution and metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,33 @@
+"""offloop itself."""
+
+from __future__ import annotations
+
+from offloop import Pool
+from peers.interface import Peer
+
+
+class Offloop(Peer):
+    async def start(self):
+        self.pool = Pool(self.workers)
+        await self.pool.start()
+        await self.pool.ready()
+        self.call = self.pool.run
+        self.submit = self.pool.submit
+
+    async def map(self, function, items):
+        return [result async for result in self.pool.map(function, items)]
+
+    def call_within(self, seconds, function):
+        return self.pool.options(timeout=seconds).run(function)
+
+    async def close(self):
+        await self.pool.close()
+
+
+class OffloopEmpty(Offloop):
+    """With arrays that were made where the workers can see them."""
+
+    def place(self, array):
+        placed = self.pool.empty(array.shape, array.dtype)
+        placed[...] = array
+        return placed

@@ -1,0 +1,33 @@
+"""pebble's process pool: its futures are those of concurrent.futures."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pebble import ProcessPool
+
+from peers.interface import Peer, chunk
+
+
+class Pebble(Peer):
+    async def start(self):
+        self.pool = ProcessPool(max_workers=self.workers)
+
+    def call(self, function, *arguments):
+        return asyncio.wrap_future(self.pool.schedule(function, args=arguments))
+
+    submit = call
+
+    def call_within(self, seconds, function):
+        return asyncio.wrap_future(self.pool.schedule(function, timeout=seconds))
+
+    async def map(self, function, items):
+        def collect():
+            size = chunk(items, self.workers)
+            return list(self.pool.map(function, items, chunksize=size).result())
+
+        return await asyncio.to_thread(collect)
+
+    async def close(self):
+        self.pool.stop()
+        self.pool.join()

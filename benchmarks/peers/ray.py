@@ -1,0 +1,49 @@
+"""ray on this machine: tasks, and its own pool for maps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+import ray
+
+from peers.interface import Peer
+
+
+class Ray(Peer):
+    async def start(self):
+        os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+        ray.init(
+            num_cpus=self.workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=2 * 1024**3,
+            configure_logging=False,
+        )
+        self.functions = {}
+
+    def call(self, function, *arguments):
+        if function not in self.functions:
+            self.functions[function] = ray.remote(function)
+        return self.functions[function].remote(*arguments)
+
+    def submit(self, function, *arguments):
+        return asyncio.wrap_future(self.call(function, *arguments).future())
+
+    async def gather(self, function, items):
+        references = [self.call(function, item) for item in items]
+        return await asyncio.gather(*references)
+
+    async def map(self, function, items):
+        from ray.util.multiprocessing import Pool
+
+        def collect():
+            with Pool(self.workers) as pool:
+                return pool.map(function, items)
+
+        return await asyncio.to_thread(collect)
+
+    async def close(self):
+        ray.shutdown()
