@@ -63,6 +63,8 @@ class Browser:
         )
         os.close(theirs_in)
         os.close(theirs_out)
+        #: process id
+        self.pid = self._process.pid
         self._number = 0
         self._buffer = b""
         self._session: str | None = None

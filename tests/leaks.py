@@ -24,6 +24,9 @@ _KEPT = ("/dev/urandom", "/dev/null", ".coverage", ".hypothesis")
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+#: processes that several tests use: whom they start is no test's own affair
+shared: set[int] = set()
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -97,7 +100,7 @@ def _processes() -> set[int]:
     while waiting:
         children = _children(waiting.pop()) - found
         found |= children
-        waiting.extend(children)
+        waiting.extend(children - shared)
     return found
 
 

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from offloop.demo import images, source
+from offloop.demo.plugins import READERS
 from offloop.demo.problems import Problem
 from offloop.demo.recipe import Recipe
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "AVIF", "GIF"),
     *("TIFF", "BMP", "ICO", "JPEG2000", "QOI"),
+    *(name for name in ("HEIF", "JXL") if name in READERS),
 )
 PATHS = ("/encode?f=webp", "/encode?f=png&frames=9", "/thumbnail", "/info")
 
@@ -44,7 +46,7 @@ def good(format, *, frames=1, mode="RGB"):
         exif[0x0112] = 6
     exif[0x013B] = "A. Painter"
     how = {}
-    if format in ("JPEG", "PNG", "WEBP", "AVIF"):
+    if format in ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL"):
         how["exif"] = exif.tobytes()
     if others:
         how |= {"save_all": True, "append_images": others, "duration": 50}
@@ -128,7 +130,7 @@ def test_a_damaged_file_is_an_image_or_a_problem(number):
 @given(st.sampled_from(SEEDS), st.randoms(use_true_random=False))
 def test_a_damaged_file_can_be_described_or_not(seed, chance):
     try:
-        summary = source.describe(damaged(seed, chance))
+        summary = source.describe(damaged(seed, chance), LIMIT)
     except Problem as problem:
         checked(problem)
     else:

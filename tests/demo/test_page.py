@@ -1,10 +1,15 @@
-"""The page in a real browser: what people do with it, on any screen, by any means."""
+"""The page in a real browser: what people do with it, on any screen, by any means.
+
+One browser and one server serve all tests: a page that is opened anew knows nothing of
+the one before. Pictures are small, so that encoding is not what is waited for.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from browser import PROGRAM, Browser
+from demo_server import sharing, start_server, stop_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -12,17 +17,53 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def page(own_server):
-    """Return a browser that looks at a server of two workers; it has no errors."""
-    start, _ = own_server
-    url = start("--workers", "2")
-    with Browser() as browser:
-        browser.look(1280, 900)
-        browser.open(f"{url}/")
-        browser.until("!!document.querySelector('#saving b')")
+@pytest.fixture(scope="module")
+def server():
+    """Run one server with two workers for all tests; its address."""
+    server, url = start_server("--workers", "2")
+    with sharing(server.pid):
+        yield url
+    stop_server(server)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser, sharing(browser.pid):
         yield browser
-        assert browser.console == []
+
+
+@pytest.fixture
+def page(server, browser):
+    """Return the browser, with the page just opened; in the end it has no errors."""
+    browser.look(1280, 900)
+    browser.console.clear()
+    browser.open(f"{server}/")
+    browser.until("!!document.querySelector('#saving b')")
+    yield browser
+    assert browser.console == []
+
+
+@pytest.fixture
+def small(picture, tmp_path):
+    """Return the path of a small image file."""
+    file = tmp_path / "mine.png"
+    file.write_bytes(picture("PNG", size=(300, 200)))
+    return str(file)
+
+
+@pytest.fixture
+def page_of_small(page, small):
+    """Return the page with the small image in it."""
+    take(page, small)
+    return page
+
+
+def take(page, file):
+    page.choose_file("#file", file)
+    for side in ("before", "after"):
+        page.until(
+            f"document.getElementById('{side}-about').innerText == '300 \u00d7 200'"
+        )
 
 
 def text(page, selector):
@@ -33,13 +74,9 @@ def click(page, selector):
     page.run(f"document.querySelector({selector!r}).click()")
 
 
-def test_an_image_is_sent_changed_and_taken_home(page, picture, tmp_path):
-    file = tmp_path / "mine.png"
-    file.write_bytes(picture("PNG", size=(300, 200)))
+def test_an_image_is_sent_changed_and_taken_home(page, small):
     click(page, "input[value=avif]")
-    page.choose_file("#file", str(file))
-    page.until("document.getElementById('before-about').innerText == '300 \u00d7 200'")
-    page.until("document.getElementById('after-about').innerText == '300 \u00d7 200'")
+    take(page, small)
     page.run(
         "form.w.value = 150, form.w.dispatchEvent(new Event('input', {bubbles: true}))"
     )
@@ -62,34 +99,27 @@ def test_what_is_no_image_is_explained(page, tmp_path):
     assert "This is no known image" in text(page, "#note")
 
 
-def test_the_qualities_can_be_compared(page):
-    click(page, "#measure")
-    page.until("document.querySelectorAll('#curve button').length == 8")
-    click(page, "#curve button")
-    page.until("document.getElementById('quality-value').innerText == '10'")
-    page.until("document.querySelector('#curve [aria-current=true] b') != null")
-
-
-def test_encoding_on_the_loop_freezes_it_and_the_chart_shows_it(page):
-    late = "document.querySelector('#lag .late').getAttribute('d')"
-    page.until("document.querySelector('#lag .lag').getAttribute('d') != ''")
-    # Long enough to see on any machine: a large picture without loss.
-    page.run("form.lossless.click(), form.w.value = ''")
-    click(page, "input[value=inline]")
+def test_a_flood_is_worked_off_by_all_workers(page_of_small):
+    page = page_of_small
+    page.run(
+        # One look at a time could miss a worker whose images are quick.
+        "window.seen = new Set(), new MutationObserver(() => document"
+        ".querySelectorAll('#workers .on').forEach((on) => seen.add(on.dataset.worker))"
+        ").observe(document.getElementById('workers'),"
+        " {attributes: true, childList: true, subtree: true})"
+    )
+    # Dear enough that each worker is seen at work.
+    page.run("form.format.value = 'avif', form.w.value = '', form.enlarge.click()")
+    page.run("form.h.value = 900")
     click(page, "#flood")
-    page.until(f"{late} != ''")
-    page.until("document.getElementById('lag-now').className == 'bad'")
-
-
-def test_a_flood_is_worked_off_by_all_workers(page):
-    click(page, "#flood")
-    page.until("document.querySelectorAll('#workers .on').length == 2")
+    page.until("seen.size == 2")
+    page.run("form.format.value = 'webp', form.h.value = 9")
     page.until("!document.getElementById('flood').disabled", patience=90)
     assert "encoded" in text(page, "#flooded")
 
 
 def test_a_killed_worker_is_replaced(page):
-    before = page.until("document.querySelectorAll('#workers li').length == 2")
+    page.until("document.querySelectorAll('#workers li').length == 2")
     workers = (
         "[...document.querySelectorAll('#workers li')].map((i) => i.dataset.worker)"
     )
@@ -104,6 +134,7 @@ def test_it_works_by_keyboard(page):
     page.press("ArrowLeft")
     assert page.run("frame.style.getPropertyValue('--cut')") == "49%"
     page.run("document.activeElement.blur()")
+    page.until("document.querySelectorAll('#workers li').length == 2")
     reached = set()
     for _ in range(60):
         page.press("Tab")
@@ -126,23 +157,37 @@ def test_everything_that_can_be_used_has_a_name(page):
     assert seen == usable
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [360, 820, 1600])
-def test_it_fits_every_screen(page, width, dark):
-    page.look(width, 900, dark=dark, phone=width < 500)
+def test_qualities_can_be_compared_and_all_fits_every_screen(page_of_small):
+    page = page_of_small
     page.run("document.querySelector('details').open = true")
     click(page, "#measure")
     page.until("document.querySelectorAll('#curve button').length == 8")
-    assert page.run("document.documentElement.scrollWidth") <= width
-    ground = page.run("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(18, 17, 25)" if dark else "rgb(244, 243, 247)")
+    click(page, "#curve button")
+    page.until("document.getElementById('quality-value').innerText == '10'")
+    page.until("document.querySelector('#curve [aria-current=true] b') != null")
+    for width in (320, 360, 820, 1280, 1600):
+        for dark in (False, True):
+            page.look(width, 900, dark=dark, phone=width < 500)
+            assert page.run("document.documentElement.scrollWidth") <= width
+            ground = page.run("getComputedStyle(document.body).backgroundColor")
+            assert ground == ("rgb(18, 17, 25)" if dark else "rgb(244, 243, 247)")
 
 
-def test_it_works_without_scripts(page, picture, tmp_path):
-    file = tmp_path / "mine.png"
-    file.write_bytes(picture("PNG"))
+def test_it_works_without_scripts(page, small):
     page.open(page.run("location.href"), scripts=False)
     page.until("document.getElementById('live')?.hidden")  # nothing has woken it
-    page.choose_file("#file", str(file))
+    page.choose_file("#file", small)
     click(page, "#send")
     page.until("document.contentType == 'image/webp'")
+
+
+def test_encoding_on_the_loop_freezes_it_and_the_chart_shows_it(page):
+    # The last test: what it asked for goes on after it.
+    late = "document.querySelector('#lag .late').getAttribute('d')"
+    page.until("document.querySelector('#lag .lag').getAttribute('d') != ''")
+    # Long enough to see on any machine: a large picture without loss.
+    page.run("form.lossless.click(), form.w.value = ''")
+    click(page, "input[value=inline]")
+    click(page, "#flood")
+    page.until(f"{late} != ''")
+    page.until("document.getElementById('lag-now').className == 'bad'")

@@ -315,18 +315,18 @@ def test_a_file_is_described_by_its_headers():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.new("RGBA", (40, 20)).save(out, "PNG", exif=exif(6), icc_profile=profile)
     size = len(out.getvalue())
-    assert source.describe(out.getvalue()) == source.Summary(
+    assert source.describe(out.getvalue(), PLENTY) == source.Summary(
         *("PNG", 20, 40, "RGBA", 1, 800, True, 6, "sRGB built-in", size)
     )
-    assert source.describe(animation(7)).frames == 7
+    assert source.describe(animation(7), PLENTY).frames == 7
 
 
 def test_a_bomb_can_be_described():
-    summary = source.describe(png_of(8000, 8000))
+    summary = source.describe(png_of(8000, 8000), PLENTY)
     assert summary.pixels == 64_000_000
 
 
 def test_what_cannot_be_described_is_a_problem(picture):
     with pytest.raises(Problem, match="no known image"):
-        source.describe(b"hello")
-    assert source.describe(picture(icc_profile=b"nonsense")).icc == "damaged"
+        source.describe(b"hello", PLENTY)
+    assert source.describe(picture(icc_profile=b"nonsense"), PLENTY).icc == "damaged"

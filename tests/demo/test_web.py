@@ -25,7 +25,7 @@ from prometheus_client import parser
 
 import offloop
 from jobs import reach, wait_for
-from offloop.demo import endpoints, jobs, watching, writers
+from offloop.demo import endpoints, jobs, variants, watching, writers
 from offloop.demo.parameters import PARAMETERS
 from offloop.demo.problems import Problem
 from offloop.demo.recipe import FORMATS
@@ -197,13 +197,18 @@ def test_variants_come_as_an_archive(client, picture):
     ("query", "status"),
     [
         *[("", 400), ("widths=", 400), ("widths=10,x", 400), ("widths=0", 400)],
-        *[("widths=10&formats=bmp", 400), ("widths=10&formats=heic", 400)],
+        *[("widths=10&formats=bmp", 400), ("widths=10&formats=,", 400)],
         *[("widths=10&w=3", 400), (f"widths={'9,' * 24}9", 400)],
         *[("widths=10&widths=11", 400), ("widths=10&engine=inline", 400)],
     ],
 )
 def test_bad_variants_are_refused(client, picture, query, status):
     problem_of(client.post(f"/variants?{query}", content=picture()), status)
+
+
+def test_a_variant_that_cannot_be_written_here_is_refused():
+    with pytest.raises(Problem, match="there are: jpeg"):
+        variants.read_variants([("widths", "9"), ("formats", "heic")], ["jpeg"])
 
 
 async def test_one_bad_variant_spoils_them_all(serving, picture):

@@ -155,7 +155,8 @@ async def info(request: Request) -> Response:
         parameters.parse(upload.pairs, ())
 
         async def describe() -> dict[str, Any]:
-            job = service.pool.submit(jobs.describe, upload.data)
+            most = service.settings.max_pixels
+            job = service.pool.submit(jobs.describe, upload.data, most)
             with service.board.shows(job, "info"):
                 return await job
 

@@ -94,11 +94,11 @@ def draw(name: str, recipe: Recipe, max_pixels: int) -> Encoded:
     return images.render(samples.draw(name), recipe, max_pixels, started)
 
 
-def describe(data: bytes | bytearray) -> dict[str, Any]:
+def describe(data: bytes | bytearray, max_pixels: int) -> dict[str, Any]:
     """Return what the headers of an image file say; see `source.Summary`."""
     from offloop.demo import source
 
-    return source.describe(data)._asdict()
+    return source.describe(data, max_pixels)._asdict()
 
 
 def abilities() -> Abilities:

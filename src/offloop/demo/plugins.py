@@ -51,6 +51,7 @@ with suppress(ImportError):  # HEIC
     READERS.append("HEIF")
 
 with suppress(ImportError):  # JPEG XL
-    import pillow_jxl  # noqa: F401  # importing it registers it
+    from pillow_jxl import JpegXLImagePlugin  # importing it registers it
 
+    JpegXLImagePlugin.DECODE_THREADS = 0  # none beside the one that calls
     READERS.append("JXL")

@@ -34,7 +34,8 @@ _SLACK = 2.0
 # figures all the time.
 _ALIKE: dict[str, Any] = {"access_log": False, "server_header": False, "ws": "none"}
 
-# uvicorn has ten of them in a second.
+# uvicorn ticks ten times in a second. Looking at a thousand connections takes more than
+# a moment, so not each time, unless there are too many of them.
 _TICKS = 10
 
 
@@ -45,10 +46,11 @@ class Server(uvicorn.Server):
         config: of uvicorn.
         closing: set when the end begins.
         aside: listening socket of the second server for health and figures, or None.
-        max_connections: those that are more are closed at once.
+        max_connections: of those that are more, the youngest are closed at once.
         idle_timeout: seconds without a request in the making; the time in which a
             client must have sent the head of one.
         read_timeout: seconds in which a client must have read an answer.
+        ticks: tenths of a second between two looks at all connections.
     """
 
     def __init__(
@@ -60,12 +62,16 @@ class Server(uvicorn.Server):
         max_connections: int = 1000,
         idle_timeout: float = 10.0,
         read_timeout: float = 60.0,
+        ticks: int = _TICKS,
     ) -> None:
         super().__init__(config)
+        # uvicorn types it as the set that it was.
+        self.server_state.connections = _InOrder()  # type: ignore[assignment]
         self._closing = closing
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._read_timeout = read_timeout
+        self._ticks = ticks
         self._aside = aside
         self._second: _Second | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -81,7 +87,8 @@ class Server(uvicorn.Server):
             self._serving = asyncio.ensure_future(serving)
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % _TICKS == 0:
+        crowd = len(self.server_state.connections) > self._max_connections
+        if crowd or counter % self._ticks == 0:
             self._sweep(monotonic())
         return await super().on_tick(counter)
 
@@ -108,6 +115,16 @@ class Server(uvicorn.Server):
     def _patience(self, state: tuple[str, int]) -> float:
         limits = {"idle": self._idle_timeout, "answering": self._read_timeout}
         return limits.get(state[0], float("inf"))
+
+
+class _InOrder(dict[Any, None]):
+    """A set that remembers who came first, with the methods that uvicorn uses."""
+
+    def add(self, connection: Any) -> None:
+        self[connection] = None
+
+    def discard(self, connection: Any) -> None:
+        self.pop(connection, None)
 
 
 def _state(connection: Any) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageCms
 
-from offloop.demo import gif
+from offloop.demo import gif, jxl
 from offloop.demo.geometry import layout, turned, upright
 from offloop.demo.plugins import READERS
 from offloop.demo.problems import Problem
@@ -83,6 +83,9 @@ _MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 _MAX_DURATION = 60_000
 _MAX_LOOPS = 65_535
 
+# What pyo3 calls the panics of its modules; each of them has a class of its own.
+_PANIC = "PanicException"
+
 # A JPEG holds its EXIF data in one segment of 64 KiB.
 _MAX_EXIF = 65_000
 
@@ -146,14 +149,18 @@ class Summary(NamedTuple):
     bytes: int
 
 
-def describe(data: bytes | bytearray) -> Summary:
+def describe(data: bytes | bytearray, max_pixels: int) -> Summary:
     """Return what the headers of an image file say; no pixel is decoded.
+
+    Args:
+        data: the file.
+        max_pixels: the most that a JPEG XL may have, which is decoded all the same.
 
     Raises:
         Problem: 415 when it is not an image of an accepted format; 422 when it is
             damaged.
     """
-    with _reading(data) as image:
+    with _reading(data, max_pixels) as image:
         frames = _frame_sizes(image, data)
         orientation = _orientation(image)
         return Summary(
@@ -227,11 +234,11 @@ def _loop(image: Image.Image) -> int:
 
 
 @contextmanager
-def _reading(
-    data: bytes | bytearray, max_pixels: int | None = None
-) -> Iterator[Image.Image]:
+def _reading(data: bytes | bytearray, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file: its headers are read, and whatever goes wrong is its own fault."""
     with _blaming(data):
+        if _name(data) == "JXL":
+            _check_jxl(data, max_pixels)
         Image.MAX_IMAGE_PIXELS = None
         image = Image.open(io.BytesIO(data), formats=READERS)
         # What the headers say is checked by us, over all frames. This is for frames
@@ -253,13 +260,25 @@ def _blaming(data: bytes | bytearray) -> Iterator[None]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         allowed = Image.MAX_IMAGE_PIXELS or 0
         raise _too_many_pixels("more pixels than its header says", allowed) from None
-    except Exception:
+    except BaseException as error:
+        # A decoder written in Rust panics with what is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         name = _name(data)
         if name not in READERS:
             looks = f"This looks like {name}" if name else "This is no known image"
             accepted = ", ".join(READERS)
             raise Problem(415, f"{looks}; accepted are {accepted}.") from None
         raise Problem(422, f"The {name} file is damaged or cut off.") from None
+
+
+def _check_jxl(data: bytes | bytearray, max_pixels: int) -> None:
+    """Refuse a JPEG XL that is too large: opening it decodes all of it."""
+    size = jxl.size_of(data)
+    if size is None:
+        raise ValueError("it does not say how large it is")
+    if size[0] * size[1] > max_pixels:
+        raise _too_many_pixels(f"{size[0] * size[1] / 1e6:.1f} megapixels", max_pixels)
 
 
 def _name(data: bytes | bytearray) -> str | None:

@@ -233,8 +233,8 @@ def _jp2(recipe: Recipe, quality: int) -> dict[str, Any]:
 
 def _jxl(recipe: Recipe, quality: int) -> dict[str, Any]:
     if _is_lossless("jxl", recipe):
-        return {"lossless": True, "num_threads": 1}
-    return {"quality": quality, "num_threads": 1}
+        return {"lossless": True, "num_threads": 0}
+    return {"quality": quality, "num_threads": 0}
 
 
 _OPTIONS: dict[str, Callable[[Recipe, int], dict[str, Any]]] = {
