@@ -35,7 +35,7 @@ def test_what_workers_load_beforehand_exists():
 
 
 def test_a_job_describes(picture):
-    assert jobs.describe(picture("PNG"), 10_000)["format"] == "PNG"
+    assert jobs.describe(picture("PNG"), 50_000_000)["format"] == "PNG"
 
 
 def test_a_worker_says_what_it_can_do():
