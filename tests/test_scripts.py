@@ -81,6 +81,25 @@ def test_a_script_without_a_guard_runs_once(tmp_path):
     assert done.stdout == EXPECTED
 
 
+def test_a_traceback_shows_the_line_of_the_script(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\n"
+        "from offloop import Pool\n"
+        "def fail(value):\n"
+        "    inner = lambda: 1 / value  # noqa\n"
+        "    return inner()\n"
+        "async def main():\n"
+        "    async with Pool(1) as pool:\n"
+        "        await pool.run(fail, 0)\n"
+        "asyncio.run(main())\n"
+    )
+    remote, _, here = run(str(script)).stderr.partition("direct cause")
+    assert f'File "{script}", line 5, in fail\n    return inner()' in remote
+    assert f'File "{script}", line 4, in <lambda>\n    inner = lambda' in remote
+    assert "ZeroDivisionError" in here
+
+
 def test_python_c():
     done = run("-c", SCRIPT)
     assert done.stderr == ""

@@ -278,6 +278,15 @@ def test_a_function_of_a_module_with_a_file_keeps_its_globals_to_itself():
     assert adder(1) == 2
 
 
+def test_code_keeps_the_name_of_its_file():
+    def outer():
+        return lambda: None
+
+    copy = pickle.loads(by_value.dumps_by_value(outer))
+    assert copy.__code__.co_filename == copy().__code__.co_filename == __file__
+    assert copy.__code__ == outer.__code__
+
+
 def test_in_band_takes_the_quick_way_when_it_can():
     assert by_value.in_band((1, 2)) == pickle.dumps((1, 2), 5)
 

@@ -2,13 +2,14 @@
 
 `in_band` is the plain way in. The C pickler does it all, until something lives where no
 other process can import it from: in ``__main__``, a REPL, a notebook, a closure. Then
-cloudpickle does it, under two rules that make a script behave as a module would:
+cloudpickle does it, under three rules that make a script behave as a module would:
 
 - Functions of one script share their globals in a worker, from job to job, as they do
   here: what `initializer` stores in a global is there for the jobs. A global is only
   overwritten if its value in the sender changed since it was last sent.
 - A class belongs to the process that defined it. When an instance comes home, the copy
   of the class that travelled with it does not replace the methods of the original.
+- Code keeps the name of its file, so that a traceback shows the line that failed.
 
 It knows nothing of calls, results, exceptions or functions' names: those are `codec`,
 `failures` and `functions`, which stand on it. cloudpickle is imported at the first
@@ -40,7 +41,7 @@ MAIN = b"_main__"
 _own: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 #: globals of the scripts whose functions came here: the values, and their marks
 _namespaces: dict[str, tuple[dict[str, Any], dict[str, int | None]]] = {}
-#: cloudpickle's pickler with the two rules; None until it is first needed
+#: cloudpickle's pickler with the rules; None until it is first needed
 _pickler: Any = None
 #: tells this process and its forks from all others; empty until it is first needed
 _sender = ""
@@ -120,6 +121,8 @@ def _define_pickler() -> Any:
         shared = True
 
         def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, types.CodeType):
+                return _keep_file(obj, self.dispatch_table[types.CodeType](obj))
             if not isinstance(obj, (type, types.FunctionType)):
                 return NotImplemented
             script = script_module(obj.__module__)
@@ -151,6 +154,18 @@ def _fill_class(cls: type, state: tuple[Callable[..., object], object]) -> None:
     if not _own.setdefault(cls, False):
         fill, content = state
         fill(cls, content)
+
+
+# ---- code keeps the name of its file ------------------------------------------------
+
+
+def _keep_file(code: types.CodeType, reduced: Any) -> Any:
+    make, args = reduced
+    return _make_code, (code.co_filename, make, *args)
+
+
+def _make_code(file: str, make: Callable[..., types.CodeType], *args: Any) -> Any:
+    return make(*args).replace(co_filename=file)
 
 
 # ---- functions of one script share their globals -------------------------------------
