@@ -21,6 +21,7 @@ from offloop.core.exits import ExitReason
 from offloop.errors import StartError
 from offloop.options import PoolOptions
 from offloop.supervisor import Supervisor
+from offloop.telemetry.events import Listeners
 from offloop.wire.arena import create_file
 
 _PATIENCE = 60
@@ -33,7 +34,8 @@ class Conductor:
         self.options = PoolOptions(**options)
         self.memory = create_file(1 << 20)
         memory = (self.memory, 1 << 20)
-        self.supervisor = Supervisor(self, self.options, setup, memory)
+        self.listeners = Listeners("test")
+        self.supervisor = Supervisor(self, self.options, self.listeners, setup, memory)
         self.loop = asyncio.get_running_loop()
         #: what `worker_gone` answers: a job is to blame
         self.blames = False

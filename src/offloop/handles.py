@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,11 @@ class WorkerExit:
     output: str = ""
 
     @property
+    def exitcode(self) -> int | None:
+        """The exit code, if no signal ended the process."""
+        return None if self.code is None or self.code < 0 else self.code
+
+    @property
     def signal(self) -> str | None:
         """Name of the signal that ended the process, if one did."""
         if self.code is None or self.code >= 0:
@@ -122,6 +128,8 @@ class WorkerHandle:
         self.pid: int | None = None
         #: what the worker said about a set-up that failed
         self.broken = ""
+        #: when it was asked for, in monotonic seconds
+        self.made_at = time.monotonic()
         #: when it has said that it is ready, in monotonic seconds; inf before
         self.ready_at = inf
         #: why it was asked to end, in words; "" while nobody did
@@ -138,6 +146,10 @@ class WorkerHandle:
     def ready(self) -> bool:
         """True once it has said that it is ready."""
         return self.ready_at != inf
+
+    def identity(self) -> dict[str, int | None]:
+        """Return what events call it by."""
+        return {"worker": self.number, "slot": self.slot, "pid": self.pid}
 
     def started(self, pid: int, pidfd: int | None) -> None:
         """Note that the process exists; `pidfd` belongs to the handle from now on."""

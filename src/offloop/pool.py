@@ -13,7 +13,7 @@ import os
 import threading
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Never, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar
 
 from offloop.engines.base import Job, PoolStats, Progress, Timings
 from offloop.engines.choice import load_engine
@@ -27,17 +27,22 @@ from offloop.options import (
     Size,
     chosen_engine,
     refuse_unknown,
+    seconds,
     whole,
 )
+from offloop.telemetry import events
+from offloop.telemetry.events import Event, Listeners
 from offloop.view import PoolView
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from offloop.engines.base import Engine, WorkerDump
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Timings"]
+
+E = TypeVar("E", bound=Event)
 
 
 class _State(enum.Enum):
@@ -164,6 +169,9 @@ class Pool(PoolView):
         )
         super().__init__(self, job)
         self._make_engine = load_engine(self._options.engine)
+        self._listeners = Listeners(name)
+        #: ends the engine, once for all who ask for that; None before
+        self._ending: asyncio.Task[None] | None = None
         self._engine: Engine | None = None
         #: calls that share runs, once there are such
         self._gathering: Gathering | None = None
@@ -207,16 +215,71 @@ class Pool(PoolView):
     async def drain(self) -> None:
         """Take no more jobs and wait until all have ended."""
         engine = self._engine_now()
-        self._state = _State.CLOSING
+        self._take_no_more(engine)
         await engine.drain()
 
+    async def stop(self, deadline: Seconds = 30.0) -> int:
+        """Drain for a while, then cancel what has not ended, and close.
+
+        Args:
+            deadline: seconds from now that jobs have to end in; 0 gives them none.
+
+        Returns:
+            The number of jobs that were cancelled.
+        """
+        limit = seconds("deadline", deadline, least=0.0)
+        engine, cut = self._engine, 0
+        if engine is not None and self._state in (_State.OPEN, _State.CLOSING):
+            self._check_home()
+            self._take_no_more(engine)
+            try:
+                async with asyncio.timeout(limit):
+                    await engine.drain()
+            except TimeoutError:
+                cut = engine.stats().pending
+        await self.close()
+        return cut
+
     async def close(self) -> None:
-        """Cancel what is pending and end all workers; harmless when it is closed."""
+        """Cancel what is pending and end all workers; harmless when it is closed.
+
+        Jobs that run are asked to stop, and killed after `grace`.
+        """
         if self._state is _State.NEW:
             self._state = _State.CLOSED
         if self._state is not _State.CLOSED:
             self._check_home()
             await self._close_engine()
+
+    async def kill(self) -> None:
+        """Close at once: running jobs are killed and not asked to stop.
+
+        May be called while `drain`, `stop` or `close` is under way, which then ends.
+        """
+        if self._engine is not None and self._state is not _State.CLOSED:
+            self._check_home()
+            self._engine.kill()
+        await self.close()
+
+    def on(
+        self, event: type[E] | str, callback: Callable[[E], object]
+    ) -> Callable[[], None]:
+        """Have something called whenever an event happens; may be called at any time.
+
+        Args:
+            event: a class of `offloop.telemetry.events` or its name, such as
+                `WorkerEnded` or "worker_ended"; `Event` stands for all of them.
+            callback: called with the event, on the event loop, soon after it happened.
+                What it raises is logged and harms nobody.
+
+        Returns:
+            A function that ends this.
+
+        Raises:
+            ValueError: there is no such event.
+            TypeError: the callback is a coroutine function, or cannot be called.
+        """
+        return self._listeners.add(event, callback)
 
     async def aclose(self) -> None:
         """Do what `close` does, under the name that `contextlib.aclosing` calls."""
@@ -353,9 +416,10 @@ class Pool(PoolView):
             raise PoolClosed(f"{self!r} {self._state.value}; make a new one")
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        engine = self._make_engine(self._options)
+        engine = self._make_engine(self._options, self._listeners)
         self._engine = engine
         self._state = _State.OPEN
+        self._listeners.tell(events.PoolOpened, workers=self._options.max_workers)
         return engine
 
     def _gathered(self) -> Gathering:
@@ -408,14 +472,24 @@ class Pool(PoolView):
             "pool's loop."
         )
 
+    def _take_no_more(self, engine: Engine) -> None:
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSING
+            self._listeners.tell(events.PoolDraining, pending=engine.stats().pending)
+
     async def _close_engine(self) -> None:
-        self._state = _State.CLOSING
-        engine = self._engine
+        if self._ending is None:
+            self._state = _State.CLOSING
+            self._ending = asyncio.ensure_future(self._end_engine())
+        await _finish(self._ending)
+
+    async def _end_engine(self) -> None:
         try:
-            if engine is not None:
-                await _finish(engine.close())
+            if self._engine is not None:
+                await self._engine.close()
         finally:
             self._state = _State.CLOSED
+            self._listeners.tell(events.PoolClosed)
 
     def _jobs_ahead(self) -> int:
         """Return how many jobs `map` keeps going: enough for no worker to wait."""
@@ -459,12 +533,11 @@ def _refuse_later(**given: object) -> None:
             raise UsageError(f"{word}: {_LATER[word]} is not part of this version")
 
 
-async def _finish(awaitable: Awaitable[None]) -> None:
+async def _finish(task: asyncio.Task[None]) -> None:
     """Await to the end even when cancelled meanwhile, then let the cancellation go on.
 
     Half a close would leave processes behind.
     """
-    task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

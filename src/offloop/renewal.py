@@ -16,16 +16,19 @@ code needs a new process to fork from.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from offloop.core.exits import ExitReason
 from offloop.errors import PoolClosed, StartError
+from offloop.telemetry import events
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from offloop.handles import ForkserverHandle, WorkerHandle
     from offloop.supervisor import Supervisor
+    from offloop.telemetry.events import Listeners
 
 # Seconds that the first worker of a generation has to get ready, and again to pass the
 # probe.
@@ -41,17 +44,36 @@ class Renewal:
         supervisor: of the pool.
         probe: asks a worker whether it is any good, and raises if it is not; None: to
             be ready is enough.
+        listeners: are told how it goes.
     """
 
     def __init__(
         self,
         supervisor: Supervisor,
         probe: Callable[[WorkerHandle], Awaitable[None]] | None,
+        listeners: Listeners,
     ) -> None:
         self._supervisor = supervisor
         self._probe = probe
+        self._listeners = listeners
 
     async def run(self) -> None:
+        """Renew all workers, and tell of it.
+
+        Raises:
+            Exception: as of `_run`.
+        """
+        began = time.monotonic()
+        self._listeners.tell(events.ReloadBegun)
+        try:
+            await self._run()
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+            self._listeners.tell(events.ReloadFailed, error=text)
+            raise
+        self._listeners.tell(events.ReloadDone, seconds=time.monotonic() - began)
+
+    async def _run(self) -> None:
         """Renew all workers.
 
         Raises:

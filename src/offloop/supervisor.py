@@ -45,6 +45,8 @@ from offloop.handles import (
     WorkerHandle,
     environment,
 )
+from offloop.memory_watch import MemoryWatch
+from offloop.telemetry import events
 from offloop.wire import arena
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.status import create_file
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from offloop.options import PoolOptions
+    from offloop.telemetry.events import Listeners
 
 _log = logging.getLogger("offloop")
 
@@ -61,9 +64,6 @@ _DEADLY = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 # Seconds that a worker which hangs gets to say where.
 _SPEAK_TIME = 0.02
-
-# Seconds between two looks at the memory of one worker, if that is limited.
-_MEMORY_INTERVAL = 0.1
 
 
 class Conductor(Protocol):
@@ -96,6 +96,7 @@ class Supervisor:
     Args:
         conductor: is told what happens.
         options: of the pool.
+        listeners: are told what happens.
         setup: what each worker gets first: the encoded initializer, or None.
         memory: descriptor of the file that workers read large arguments from, and bytes
             of the file that each writes its large results to.
@@ -105,11 +106,13 @@ class Supervisor:
         self,
         conductor: Conductor,
         options: PoolOptions,
+        listeners: Listeners,
         setup: bytes | None,
         memory: tuple[int, int],
     ) -> None:
         self._conductor = conductor
         self._options = options
+        self._listeners = listeners
         self._setup = setup
         self._requests, self._results_size = memory
         self._supervision = Supervision(recycle=options.recycle)
@@ -130,8 +133,8 @@ class Supervisor:
         self._learnt: set[str] = set()
         #: notices kills for lack of memory
         self._oom_kills = machine.OomKills()
-        #: watches what workers hold; None while that is not limited
-        self._memory_watch: asyncio.TimerHandle | None = None
+        #: kills those that hold too much
+        self._memory_watch = MemoryWatch(options.memory_limit, self._workers, self.kill)
         #: workers that were tried outside of the pool; they have negative numbers
         self._trials = 0
         #: why forkservers that are being tried are no good
@@ -140,6 +143,8 @@ class Supervisor:
         self._watchers: list[asyncio.Future[None]] = []
         #: why no worker can be had; "" while they can
         self.gave_up = ""
+        #: it was told that none can be had, and not yet that there is one again
+        self._gave_up_told = False
         #: when the latest job of a worker that has ended began, in monotonic seconds
         self._last_job = 0.0
         #: workers started since the beginning
@@ -172,8 +177,7 @@ class Supervisor:
         self._folder = machine.private_folder()
         self._start_forkserver()
         self.scale(workers)
-        if self._options.memory_limit is not None:
-            self._watch_memory(0)
+        self._memory_watch.start()
 
     def scale(self, workers: int, first: Sequence[int] = ()) -> None:
         """Want so many workers from now on.
@@ -201,6 +205,11 @@ class Supervisor:
         if worker.number > 0:
             self.gave_up = ""
             now = time.monotonic()
+            who, took = worker.identity(), now - worker.made_at
+            self._listeners.tell(events.WorkerReady, **who, seconds=took)
+            if self._gave_up_told:
+                self._gave_up_told = False
+                self._listeners.tell(events.PoolRecovered)
             self._perform(self._supervision.child_ready(worker.number, now))
         else:
             self._tell_watchers()
@@ -345,9 +354,9 @@ class Supervisor:
     async def close(self) -> None:
         """End everything at once and leave nothing; running workers are killed."""
         self._closing = True
-        for timer in (self._timer, self._memory_watch):
-            if timer is not None:
-                timer.cancel()
+        self._memory_watch.close()
+        if self._timer is not None:
+            self._timer.cancel()
         for forkserver in self._forkservers:
             forkserver.hang_up()
         for forkserver in list(self._forkservers):
@@ -373,6 +382,9 @@ class Supervisor:
                     worker = self._workers[child]
                     self.worker_leaving(worker, reason.value, reason)
                     self._conductor.worker_retire(worker)
+                    reason = worker.reason or reason
+                    what = worker.identity() | {"reason": reason.value}
+                    self._listeners.tell(events.WorkerRetiring, **what)
                 case (
                     TerminateChild(child=child, reason=reason)
                     | KillChild(child=child, reason=reason)
@@ -402,6 +414,8 @@ class Supervisor:
         message = f"the workers of pool {self._options.name!r} cannot start: {reason}"
         if output:
             message += f"\n{output}"
+        self._gave_up_told = True
+        self._listeners.tell(events.PoolGaveUp, reason=reason, output=output)
         self._conductor.gave_up(StartError(message, output=output))
 
     def _make_worker(
@@ -419,6 +433,9 @@ class Supervisor:
             worker.page.put_in_sandbox()
         self._workers[number] = worker
         self.started += 1
+        if number > 0:
+            who = {"worker": number, "slot": order.slot}
+            self._listeners.tell(events.WorkerStarted, **who)
         self._conductor.worker_made(worker)
         files = (page, self._requests, results)
         forkserver.order((messages.FORK, number, path), *files)
@@ -431,6 +448,9 @@ class Supervisor:
         reason = self._reason(worker, exit)
         self.exits[reason] += 1
         blamed = self._conductor.worker_gone(worker, exit, reason)
+        if worker.number > 0:
+            explained = worker.reason is ExitReason.OUT_OF_MEMORY  # by its job's error
+            self._tell_ended(worker, exit, reason, blamed or explained)
         del self._workers[worker.number]
         self._last_job = max(self._last_job, worker.page.since())
         if not wanted and exit.output:
@@ -447,6 +467,21 @@ class Supervisor:
             now, text = time.monotonic(), str(exit)
             commands = self._supervision.child_exited(worker.number, kind, text, now)
             self._perform(commands)
+
+    def _tell_ended(
+        self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason, blamed: bool
+    ) -> None:
+        self._listeners.tell(
+            events.WorkerEnded,
+            **worker.identity(),
+            reason=reason.value,
+            exitcode=exit.exitcode,
+            signal=exit.signal,
+            seconds=max(exit.ended_at - worker.ready_at, 0.0),
+            peak_rss=exit.peak_rss,
+            blamed=blamed,
+            output=exit.output,
+        )
 
     def _unasked(
         self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
@@ -478,31 +513,6 @@ class Supervisor:
         if exit.signal == "SIGKILL" and self._oom_kills.one_more():
             return ExitReason.OUT_OF_MEMORY
         return ExitReason.CRASHED
-
-    def _watch_memory(self, last: int) -> None:
-        """Kill a worker that holds too much, its children included; one a look.
-
-        A job's own allocations fail at the limit; this is for what it starts, and for
-        systems that do not enforce limits.
-
-        Args:
-            last: number of the worker that was looked at last.
-        """
-        numbers = [n for n, one in self._workers.items() if one.pid is not None]
-        later = [number for number in numbers if number > last]
-        number = min(later or numbers, default=0)
-        worker = self._workers.get(number)
-        limit = self._options.memory_limit
-        if worker is not None and worker.pid is not None and limit is not None:
-            held = machine.memory_of_tree(worker.pid)
-            if held > limit and worker.reason is None:
-                why = (
-                    f"its process and the children of that held {held / 2**20:,.0f} "
-                    f"MiB, and memory_limit is {limit / 2**20:,.0f} MiB"
-                )
-                self.kill(worker, why, ExitReason.OUT_OF_MEMORY)
-        delay = _MEMORY_INTERVAL / max(len(numbers), 1)
-        self._memory_watch = self._loop.call_later(delay, self._watch_memory, number)
 
     # Forkservers
 

@@ -115,6 +115,10 @@ class Scheduler:
             return room
         return min(room, int(self._ledger.size < most_bytes))
 
+    def __contains__(self, job_id: int) -> bool:
+        """Tell whether a job has not been settled."""
+        return job_id in self._jobs
+
     def knows(self, worker: int) -> bool:
         """Tell whether a worker is between `worker_ready` and `worker_lost`."""
         return worker in self._workers

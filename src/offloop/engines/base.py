@@ -380,6 +380,10 @@ class Engine(abc.ABC):
     async def close(self) -> None:
         """End everything that was started; pending jobs are cancelled first."""
 
+    def kill(self) -> None:
+        """Cancel every pending job, and let `close` wait for none, also if it does."""
+        self.cancel_all()
+
     @abc.abstractmethod
     async def resize(self, max_workers: int) -> None:
         """Change the number of workers; running jobs are not disturbed."""

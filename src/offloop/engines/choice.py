@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.base import Engine
     from offloop.options import PoolOptions
+    from offloop.telemetry.events import Listeners
 
 _ENGINES = {
     "local": ("offloop.engines.local", "LocalEngine"),
@@ -19,7 +20,7 @@ _ENGINES = {
 }
 
 
-def load_engine(name: str) -> Callable[[PoolOptions], Engine]:
+def load_engine(name: str) -> Callable[[PoolOptions, Listeners], Engine]:
     """Import an engine and return what makes it.
 
     Importing takes some 50 ms once, so it is done when a pool or an offloaded function
@@ -34,5 +35,6 @@ def load_engine(name: str) -> Callable[[PoolOptions], Engine]:
             f"{', '.join(_ENGINES)}"
         )
     module, attribute = _ENGINES[name]
-    make: Callable[[PoolOptions], Engine] = getattr(import_module(module), attribute)
+    make: Callable[[PoolOptions, Listeners], Engine]
+    make = getattr(import_module(module), attribute)
     return make

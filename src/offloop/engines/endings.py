@@ -111,7 +111,7 @@ def _worker_lost(call: Call, loss: Loss) -> WorkerLost:
         function=call.function.name,
         worker=loss.worker,
         pid=exit.pid,
-        exitcode=exit.code if exit.code is None or exit.code >= 0 else None,
+        exitcode=exit.exitcode,
         signal=exit.signal,
         peak_rss=exit.peak_rss or None,
         output=exit.output,

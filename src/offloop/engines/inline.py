@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from offloop.core.commands import Command
     from offloop.engines.call import Call
     from offloop.options import PoolOptions
+    from offloop.telemetry.events import Listeners
     from offloop.wire.codec import Payload
 
 # The scheduler's only worker: this process.
@@ -40,10 +41,11 @@ class InlineEngine(ScheduledEngine):
 
     Args:
         options: of the pool; those about processes have no effect.
+        listeners: are told what happens.
     """
 
-    def __init__(self, options: PoolOptions) -> None:
-        super().__init__(options, max_credit=1)
+    def __init__(self, options: PoolOptions, listeners: Listeners) -> None:
+        super().__init__(options, listeners, max_credit=1)
         self._cache = FunctionCache()
         self._known: set[int] = set()
         #: objects that were put

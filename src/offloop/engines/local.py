@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from offloop.engines.call import Call
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
+    from offloop.telemetry.events import Listeners
 
 # Messages taken from one worker before the loop gets its turn.
 _SLICE = 4
@@ -102,15 +103,17 @@ class LocalEngine(ScheduledEngine):
 
     Args:
         options: of the pool.
+        listeners: are told what happens.
     """
 
-    def __init__(self, options: PoolOptions) -> None:
+    def __init__(self, options: PoolOptions, listeners: Listeners) -> None:
         check_sandbox(options)
-        super().__init__(options, max_credit=status.SLOTS)
+        super().__init__(options, listeners, max_credit=status.SLOTS)
         self._memory = Memory(options.arena_limit, options.max_workers)
         self._supervisor = Supervisor(
             self,
             options,
+            listeners,
             encode_setup(options),
             (self._memory.arena.fileno(), self._memory.results_size),
         )
@@ -120,11 +123,13 @@ class LocalEngine(ScheduledEngine):
         self._lines: dict[int, _Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
-        self._sizing = Sizing(options, self._scheduler, self._supervisor)
+        self._sizing = Sizing(options, self._scheduler, self._supervisor, listeners)
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
         self._closing = False
+        #: nobody gets time to end: workers are killed
+        self._killing = False
         #: workers count what they use, for the supervisor to look at
         self._metered = options.recycle is not None
         #: one reload at a time
@@ -156,6 +161,14 @@ class LocalEngine(ScheduledEngine):
         await self._transfers.close()
         await self._supervisor.close()
 
+    def kill(self) -> None:
+        super().kill()
+        self._killing = True
+        if self._all_gone is not None:
+            self._supervisor.dismiss(time.monotonic())
+            if not self._all_gone.done():
+                self._all_gone.set_result(None)
+
     async def resize(self, max_workers: int) -> None:
         self._sizing.bound(max_workers)
         await self._wait_ready(self._sizing.target)
@@ -182,7 +195,7 @@ class LocalEngine(ScheduledEngine):
         trial = None if probe is None else Trial(probe, self._functions)
         async with self._reloading:
             ask = None if trial is None else partial(self._try, trial)
-            await Renewal(self._supervisor, ask).run()
+            await Renewal(self._supervisor, ask, self._listeners).run()
 
     async def _try(self, trial: Trial, worker: WorkerHandle) -> None:
         """Have a worker tried that the scheduler does not know.
@@ -244,14 +257,15 @@ class LocalEngine(ScheduledEngine):
         if self._scheduler.knows(number):
             if not worker.ending and self._all_gone is None:
                 self._workers_lost += 1
-            running: int | None = self._rescue(line)
-            if running is not None and self._scheduler.held(number, running) is None:
-                running = None
-            blamed = running is not None
+            call: Any = self._scheduler.held(number, self._rescue(line))
+            blamed = call is not None
+            running = call.id if blamed else None
             now = time.monotonic()
             detail = endings.Loss(worker.number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._sizing.worker_gone()
+            if blamed:
+                self._tell_retried(call, f"its worker {exit}")
         elif line.trial is not None:
             line.trial.ended(exit)
         del self._lines[number]
@@ -592,6 +606,9 @@ class LocalEngine(ScheduledEngine):
         """Send all workers away, and wait until they are gone."""
         if self._lines:
             self._all_gone = self.loop.create_future()
+            if self._killing:
+                self._supervisor.dismiss(time.monotonic())
+                return  # the end of the forkserver is the end of them all
             deadline = time.monotonic() + self._options.grace + _LEAVE_TIME
             self._supervisor.dismiss(deadline)
             # Killed at the deadline, they are gone a moment later; only a forkserver

@@ -30,6 +30,7 @@ from offloop.engines.base import Engine, Job, PoolStats, Progress
 from offloop.engines.call import Call
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolFull
+from offloop.telemetry import events
 from offloop.wire import codec, failures
 from offloop.wire.functions import FunctionTable
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from offloop.core.commands import Command
     from offloop.options import JobOptions, PoolOptions
+    from offloop.telemetry.events import Listeners
 
 
 # New jobs that make a message full: they leave at once. Otherwise a burst would leave
@@ -45,18 +47,32 @@ if TYPE_CHECKING:
 # loop would take turns instead of working at the same time.
 _FULL = 32
 
+# What is told of a job that ends in one of these ways.
+_TOLD = {
+    Ending.ERROR: events.JobFailed,
+    Ending.CANCELLED: events.JobCancelled,
+    Ending.TIMEOUT: events.JobTimedOut,
+    Ending.RUN_TIMEOUT: events.JobTimedOut,
+    Ending.LOST: events.JobLost,
+    Ending.POISON: events.JobPoisoned,
+}
+
 
 class ScheduledEngine(Engine):
     """Drives a scheduler; a subclass carries jobs to where they run.
 
     Args:
         options: of the pool.
+        listeners: are told what happens.
         max_credit: jobs that one worker may hold.
     """
 
-    def __init__(self, options: PoolOptions, *, max_credit: int) -> None:
+    def __init__(
+        self, options: PoolOptions, listeners: Listeners, *, max_credit: int
+    ) -> None:
         super().__init__()
         self._options = options
+        self._listeners = listeners
         self._scheduler = Scheduler(
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
@@ -106,7 +122,11 @@ class ScheduledEngine(Engine):
         *,
         many: bool = False,
     ) -> int:
-        return self._queue(function, args, kwargs, options, future, many)
+        try:
+            return self._queue(function, args, kwargs, options, future, many)
+        except PoolFull as full:
+            self._tell_refused(function, full)
+            raise
 
     def start_at_once(
         self,
@@ -123,6 +143,7 @@ class ScheduledEngine(Engine):
             return self._queue(function, args, kwargs, options, future, False)
         except PoolFull as full:
             if not waits or full.never:
+                self._tell_refused(function, full)
                 raise
             return None
 
@@ -350,6 +371,8 @@ class ScheduledEngine(Engine):
         self._perform(
             self._scheduler.job_failed(number, job, error, run_time, retryable, now)
         )
+        if retryable:
+            self._tell_retried(call, f"{type(error).__name__}: {error}")
 
     def _heard_progress(self, number: int, job: int, report: Any) -> None:
         """Pass on what a job says of its progress, if somebody can ask for it."""
@@ -385,6 +408,10 @@ class ScheduledEngine(Engine):
                 future.set_result(payload[0])
             else:
                 self._deliver(call, payload, detail[2] if len(detail) > 2 else ())
+        if events.JobFinished in self._listeners.heard:
+            for call, _ in results:
+                times = {"queued": call.sent_at - call.submitted_at}
+                self._tell(events.JobFinished, call, **times, run=call.run_time)
         self._jobs_ended(len(results))
 
     def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
@@ -400,11 +427,16 @@ class ScheduledEngine(Engine):
         """Give the future of a job without a result its one ending."""
         call.buffers = call.stored = ()
         future = call.handle
-        if not future.done():
-            if ending is Ending.CANCELLED:
-                asyncio.Future.cancel(future)
-            else:
-                future.set_exception(endings.error_of(call, ending, detail))
+        told = _TOLD[ending] in self._listeners.heard
+        more = {}
+        if ending is Ending.CANCELLED:
+            asyncio.Future.cancel(future)
+        elif told or not future.done():
+            more["error"] = error = endings.error_of(call, ending, detail)
+            if not future.done():
+                future.set_exception(error)
+        if told:
+            self._tell(_TOLD[ending], call, **more)
         self._jobs_ended(1)
 
     def _jobs_ended(self, count: int) -> None:
@@ -416,6 +448,29 @@ class ScheduledEngine(Engine):
                 if not waiter.done():
                     waiter.set_result(None)
             self._drain_waiters.clear()
+
+    # Events
+
+    def _tell(self, kind: type[events.Event], call: Call, **more: Any) -> None:
+        """Tell of something that happened to a job."""
+        what = {"job": call.id, "function": call.function.name}
+        what |= {"worker": call.last_worker, "attempts": call.attempts}
+        self._listeners.tell(kind, **what, **more)
+
+    def _tell_retried(self, call: Call, reason: str) -> None:
+        """Tell that a job whose run has failed goes on, unless it has ended."""
+        if events.JobRetried in self._listeners.heard and call.id in self._scheduler:
+            self._tell(events.JobRetried, call, reason=reason)
+
+    def _tell_refused(self, function: Callable[..., Any], full: PoolFull) -> None:
+        name = getattr(function, "__qualname__", None)
+        self._listeners.tell(
+            events.JobRefused,
+            function=f"{function.__module__}.{name}" if name else repr(function),
+            pending=full.pending,
+            limit=full.limit,
+            retry_after=full.retry_after,
+        )
 
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for room fail with `error`."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from offloop.core.elastic import Elastic
+from offloop.telemetry import events
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from offloop.core.scheduler import Scheduler
     from offloop.options import PoolOptions
     from offloop.supervisor import Supervisor
+    from offloop.telemetry.events import Listeners
 
 # Seconds after which an idle worker goes, unless the pool says otherwise.
 _IDLE_TIMEOUT = 60.0
@@ -31,11 +33,17 @@ class Sizing:
         options: of the pool.
         scheduler: knows who has work, and what waits.
         supervisor: is told how many there should be.
+        listeners: are told of each change.
     """
 
     def __init__(
-        self, options: PoolOptions, scheduler: Scheduler, supervisor: Supervisor
+        self,
+        options: PoolOptions,
+        scheduler: Scheduler,
+        supervisor: Supervisor,
+        listeners: Listeners,
     ) -> None:
+        self._listeners = listeners
         self._scheduler = scheduler
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
@@ -66,10 +74,10 @@ class Sizing:
     def bound(self, workers: int) -> None:
         """Have so many workers, or at most so many if the size follows the work."""
         if self._elastic is None:
-            self._resize(workers)
+            self._resize(workers, "asked")
         else:
             self._elastic.bound(workers)
-            self._resize(self._elastic.target)
+            self._resize(self._elastic.target, "asked")
             self.mind()
 
     def worker_ready(self) -> None:
@@ -92,7 +100,7 @@ class Sizing:
         waiting = self._scheduler.waiting
         nobody = not elastic.target  # then jobs cannot wait
         if waiting and nobody and elastic.jobs_waited(waiting, 0.0, 0):
-            self._resize(elastic.target)
+            self._resize(elastic.target, "jobs waited")
         if self._timer is not None and not waiting:
             return  # an earlier look would find nothing
         delay = elastic.next_look(waiting)
@@ -110,19 +118,22 @@ class Sizing:
         now = time.monotonic()
         longest = scheduler.longest_wait(now)
         if elastic.jobs_waited(scheduler.waiting, longest, supervisor.starting):
-            self._resize(elastic.target)
+            self._resize(elastic.target, "jobs waited")
         idle = {
             number: supervisor.last_job_began(number)
             for number in scheduler.idle_workers()
         }
         spare = elastic.workers_idled(idle, now)
         if spare:
-            self._resize(elastic.target, spare)
+            self._resize(elastic.target, "workers idled", spare)
         self.mind()
 
-    def _resize(self, workers: int, first: Sequence[int] = ()) -> None:
+    def _resize(self, workers: int, why: str, first: Sequence[int] = ()) -> None:
         """Want so many workers; who waits for more waits for those now."""
-        self.target = workers
+        before, self.target = self.target, workers
+        if before != workers:
+            sizes = {"before": before, "after": workers}
+            self._listeners.tell(events.PoolResized, **sizes, reason=why)
         self._supervisor.scale(workers, first)
         self._waiters = [(min(n, workers), waiter) for n, waiter in self._waiters]
         self._wake()

@@ -1,0 +1,1 @@
+"""What is seen of a pool from outside; told by its conductors, and telling nobody."""
