@@ -25,32 +25,23 @@ def test_outside_a_job_it_is_an_error_that_says_where_it_works():
 
 def test_inside_a_job_all_is_known():
     job = JobContext(7, 2, 123.5, 3)
-    token = context.enter(job)
-    assert context.in_job()
-    assert current_job() is job
+
+    def work():
+        context.enter(job)
+        assert context.in_job()
+        assert current_job() is job
+
+    contextvars.Context().run(work)
     assert (job.id, job.attempt, job.deadline, job.worker) == (7, 2, 123.5, 3)
     assert job.cancelled is False
-    context.leave(token)
     assert not context.in_job()
-
-
-def test_leaving_a_job_inside_another_brings_the_outer_one_back():
-    outer, inner = JobContext(1, 1, None, 0), JobContext(2, 1, None, 0)
-    outer_token = context.enter(outer)
-    inner_token = context.enter(inner)
-    assert current_job() is inner
-    context.leave(inner_token)
-    assert current_job() is outer
-    context.leave(outer_token)
 
 
 async def test_each_asyncio_task_has_a_job_of_its_own():
     async def work(number):
-        token = context.enter(JobContext(number, 1, None, 0))
+        context.enter(JobContext(number, 1, None, 0))
         await asyncio.sleep(0)
-        seen = current_job().id
-        context.leave(token)
-        return seen
+        return current_job().id
 
     assert await asyncio.gather(*map(work, range(5))) == list(range(5))
     assert not context.in_job()

@@ -13,7 +13,7 @@ import time
 import pytest
 
 import jobs
-from offloop import context, current_job, messages, meter
+from offloop import context, current_job, heap, messages, meter
 from offloop import worker as module
 from offloop.errors import MemoryLimitExceeded, ResultNotEncodable
 from offloop.wire.status import SLOTS, StatusPage
@@ -262,7 +262,7 @@ def test_after_a_large_answer_the_page_goes_on_naming_its_job(parent, monkeypatc
         parent.say(messages.STOP)
 
     monkeypatch.setattr(module, "_IDLE", 0.001)
-    monkeypatch.setattr(module, "_return_freed_memory", idle)
+    monkeypatch.setattr(heap, "return_freed", idle)
     parent.fill_results()
     job = parent.submit(jobs.echo, b"x" * 40_000)
     parent.serve()
@@ -488,32 +488,7 @@ def test_idle_it_gives_memory_back_once_and_waits_on(parent, monkeypatch):
             parent.say(messages.STOP)
 
     monkeypatch.setattr(module, "_IDLE", 0.001)
-    monkeypatch.setattr(module, "_return_freed_memory", trim)
+    monkeypatch.setattr(heap, "return_freed", trim)
     parent.serve()
     assert [a.value for a in parent.answers()] == [1, 1]
     assert len(trimmed) == 2
-
-
-def test_memory_is_tuned_where_the_library_is_glibc(monkeypatch):
-    asked = []
-
-    class Library:
-        gnu_get_libc_version = mallopt = malloc_trim = None
-
-        def __init__(self):
-            self.mallopt = lambda option, value: asked.append((option, value))
-            self.malloc_trim = lambda pad: asked.append(pad)
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    module._keep_freed_memory()
-    module._return_freed_memory()
-    assert asked == [(-3, 1 << 30), (-1, 1 << 30), 0]
-
-
-@pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_memory_is_left_alone_where_it_is_not(monkeypatch, platform):
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    module._keep_freed_memory()
-    module._return_freed_memory()
-    assert module._glibc() is None

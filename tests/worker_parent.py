@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from offloop import context, messages, worker
+from offloop import context, heap, messages, worker
 from offloop.engines.memory import Exchange, Memory
 from offloop.wire import arena, codec
 from offloop.wire.channel import Channel, make_context
@@ -59,7 +59,7 @@ class Parent:
         self._last_job = 0
         self.filling = None
 
-    def call(self, fn, *args, attempt=1, deadline=None, many=False):
+    def call(self, fn, *args, attempt=1, deadline=None, many=False, carried=None):
         """Return the call of a new job and its buffers, and define what it needs."""
         self._last_job += 1
         function, args = self.functions.prepare(fn, args)
@@ -70,7 +70,7 @@ class Parent:
             definition = [(function.id, function.definition)]
         places = [self._place(buffer) for buffer in buffers]
         job = self._last_job
-        call = (job, function.id, payload, places, attempt, deadline, many)
+        call = (job, function.id, payload, places, attempt, deadline, many, carried)
         return call, definition
 
     def _place(self, buffer):
@@ -192,7 +192,7 @@ def make(runtime, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(context, "_source", None)
-    monkeypatch.setattr(worker, "_keep_freed_memory", lambda: None)
+    monkeypatch.setattr(heap, "keep_freed", lambda: None)
     handler = signal.getsignal(messages.WAKE_SIGNAL)
     yield one
     signal.signal(messages.WAKE_SIGNAL, handler)

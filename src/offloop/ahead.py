@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from offloop.core.policies import ChunkSize
 from offloop.engines.base import Job
 from offloop.errors import NotOffloadable
+from offloop.wire.carried import capture
 from offloop.wire.chunks import Mixed
 from offloop.wire.failures import decode_error
 
@@ -297,6 +298,8 @@ class Plan:
         self.ahead = ahead
         self.ordered = ordered
         self.return_exceptions = return_exceptions
+        #: what each job sees of the context in which `map` was called
+        self.carried = capture() or ()
         # A retried chunk would run items again that have succeeded.
         if chunksize is None and options.retries:
             self.chunksize = 1
@@ -434,7 +437,9 @@ class _Flight:
         args = (items, plan.source.spread, plan.return_exceptions)
         waited = await self._wait_room()
         job: Job[Any] = Job(plan.engine)
-        await plan.engine.start_in_turn(plan.fn, args, {}, plan.options, job, many=True)
+        await plan.engine.start_in_turn(
+            plan.fn, args, {}, plan.options, job, many=True, carried=plan.carried
+        )
         self._add(_Chunk(self._taken, len(items), False), job)
         return waited
 
@@ -445,7 +450,9 @@ class _Flight:
         waited = await self._wait_room()
         job: Job[Any] = Job(plan.engine)
         try:
-            await plan.engine.start_in_turn(plan.fn, args, {}, plan.options, job)
+            await plan.engine.start_in_turn(
+                plan.fn, args, {}, plan.options, job, carried=plan.carried
+            )
         except NotOffloadable as error:
             chunk.error = error
             self._add(chunk, None)

@@ -24,6 +24,7 @@ import threading
 import weakref
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,7 +75,7 @@ class JobFuture(Future[T]):
 class Call:
     """A call on its way from the thread that made it."""
 
-    __slots__ = ("args", "fn", "future", "kwargs")
+    __slots__ = ("args", "context", "fn", "future", "kwargs")
 
     def __init__(
         self,
@@ -87,6 +88,8 @@ class Call:
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
+        #: of the thread that made it
+        self.context = copy_context()
 
 
 class Bridge:
@@ -312,7 +315,8 @@ class Bridge:
         try:
             if self._broken is not None:
                 raise self._broken
-            job = self._pool.submit(call.fn, *call.args, **call.kwargs)
+            submit = self._pool.submit
+            job = call.context.run(submit, call.fn, *call.args, **call.kwargs)
         except BaseException as error:  # whatever pickling raises: it is the future's
             self._fail(future, error)
             self._settled(future)
@@ -322,7 +326,8 @@ class Bridge:
         job.add_done_callback(partial(self._ended, future))
 
     def _begin_map(self, mapping: Mapping) -> None:
-        task = asyncio.get_running_loop().create_task(self._map(mapping))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._map(mapping), context=mapping.context)
         self._maps[mapping] = task
         task.add_done_callback(partial(self._map_ended, mapping))
 

@@ -2,7 +2,7 @@
 
 User code calls `current_job`. A worker, which runs one job at a time, names its source
 once and is asked only when somebody wants to know; the inline engine, which shares its
-process with others, calls `enter` before each job and `leave` after it.
+process with others, gives each job a `contextvars.Context` and calls `enter` in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from offloop import arrays
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Token
     from typing import Any, TypeAlias
 
     #: done, total and message
@@ -158,11 +157,6 @@ def set_source(source: Callable[[], JobContext | None]) -> None:
     _source = source
 
 
-def enter(context: JobContext) -> Token[JobContext]:
-    """Make `context` the current job; hand the token to `leave` afterwards."""
-    return _current.set(context)
-
-
-def leave(token: Token[JobContext]) -> None:
-    """Forget the current job."""
-    _current.reset(token)
+def enter(context: JobContext) -> None:
+    """Make `context` the current job of the code that runs in this `Context`."""
+    _current.set(context)

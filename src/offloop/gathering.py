@@ -7,14 +7,16 @@
                     f(2) ─┼─▶ f([1, 2, 3]) ──▶ [a, b, c]: one for each caller
                     f(3) ─┘   when there are enough, or the first has waited enough
 
-Each caller may be cancelled by itself; the run is stopped when the last one is gone. It
-knows of pools only a coroutine function that runs a call, and belongs to one loop.
+Each caller may be cancelled by itself; the run is stopped when the last one is gone.
+The job sees the context variables of the first caller. All that is known here of pools
+is a coroutine function that runs a call; it belongs to one loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import pickle
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from offloop.errors import NotOffloadable
@@ -132,6 +134,8 @@ class _OpenBatch:
         #: of each item: its caller's future
         self._callers: list[asyncio.Future[Any]] = []
         self._task: asyncio.Task[None] | None = None
+        #: of the caller that opened it
+        self._context = copy_context()
 
     def add(self, item: Any) -> asyncio.Future[Any]:
         """Take an item; returns the future of its result."""
@@ -159,7 +163,8 @@ class _OpenBatch:
         ]
         if wanted:
             self.items, self._callers = map(list, zip(*wanted, strict=True))
-            self._task = asyncio.ensure_future(self._work())
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._work(), context=self._context)
 
     async def _work(self) -> None:
         try:

@@ -10,6 +10,7 @@ runs in the user's thread.
 from __future__ import annotations
 
 import queue
+from contextvars import copy_context
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 class Mapping:
     """A `map`, seen from both threads."""
 
-    __slots__ = ("box", "chunksize", "ended", "fn", "rest", "results", "source")
+    __slots__ = (
+        "box",
+        "chunksize",
+        "context",
+        "ended",
+        "fn",
+        "rest",
+        "results",
+        "source",
+    )
 
     def __init__(
         self,
@@ -36,6 +46,8 @@ class Mapping:
     ) -> None:
         self.fn = fn
         self.chunksize = chunksize
+        #: of the thread that asked for it
+        self.context = copy_context()
         first = list(islice(rows, buffersize))
         if buffersize is not None and len(first) < buffersize:
             buffersize = None  # that was all

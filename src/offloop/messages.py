@@ -21,13 +21,14 @@ behind it, if any, are large buffers in the order in which the envelope names th
     QUIT                                      FAILED     module, traceback
 
 A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(...,
-places, attempt, deadline, many)``. A *result* is ``(job, (payload, started), run
-time)``, and an *answer* that is more than such a result ``(..., status, places)``.
+places, attempt, deadline, many, context)``. A *result* is ``(job, (payload, started),
+run time)``, and an *answer* that is more than such a result ``(..., status, places)``.
 Times are in seconds, on the monotonic clock, which all processes of a machine share;
-`many` says that the function is to be called with each tuple of a list. A payload is
-what `wire.codec` makes. Calls and answers travel in lists, because many small jobs then
-share one message. The *news* are definitions of functions and the numbers of those that
-may be forgotten, the same for objects that were put, and tokens.
+`many` says that the function is to be called with each tuple of a list; the context is
+what `wire.carried` makes of the caller's, if anything. A payload is what `wire.codec`
+makes. Calls and answers travel in lists, because many small jobs then share one
+message. The *news* are definitions of functions and the numbers of those that may be
+forgotten, the same for objects that were put, and tokens.
 
 Large buffers are named by their *places*, ``(token, offset, size, mode)`` in the memory
 of the sender, or, in an answer, None for a frame behind the envelope; a payload that is

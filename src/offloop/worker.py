@@ -33,10 +33,10 @@ import traceback
 from collections import deque
 from types import CoroutineType
 
-from offloop import context, messages, meter
+from offloop import context, heap, messages, meter
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
-from offloop.wire import chunks, codec, failures
+from offloop.wire import carried, chunks, codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
 from offloop.wire.status import StatusPage
@@ -59,14 +59,6 @@ _BRISK_NS = 200_000
 
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
-
-# glibc's mallopt: keep what is freed while working. Decoding and encoding images
-# otherwise returns and faults in the same pages again for each one: 4,304 page faults
-# and 7 ms of system time for a 1600x1200 JPEG; with this, none, and 18 % more images a
-# second.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_KEEP_BYTES = 1 << 30
 
 # By how much more the kernel blames a worker for a lack of memory (of 1000 in all).
 _OOM_SCORE = 300
@@ -188,10 +180,10 @@ class Worker:
             self._page.say_last(why)
             self._channel.send((messages.BROKEN, why))
             return False
-        _keep_freed_memory()
+        heap.keep_freed()
         context.set_source(self._job_context)
         signal.signal(messages.WAKE_SIGNAL, self._woken)
-        counts = Meter(self._page, _return_freed_memory)
+        counts = Meter(self._page, heap.return_freed)
         self._meter = counts if counts.needed else None
         self._channel.set_timeout(_IDLE)
         self._channel.send((messages.READY, os.getpid()))
@@ -205,7 +197,7 @@ class Worker:
         asleep_ns = time.monotonic_ns()
         message = self._channel.receive()
         while message is None:
-            _return_freed_memory()
+            heap.return_freed()
             self._flush()  # of large arguments, which are used no more
             if self._workspace.trim(time.monotonic()) is None:
                 self._channel.set_timeout(None)
@@ -344,10 +336,8 @@ class Worker:
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
             many = len(call) > 3 and call[6]
-            if many:
-                value = chunks.run(
-                    function, args, finish=_run_coroutine, job_id=job, name=name
-                )
+            if many or (len(call) > 3 and call[7]):
+                value = _run_fully(function, args, kwargs, call, name)
             else:
                 value = function(*args, **kwargs)
                 if type(value) is CoroutineType:
@@ -494,6 +484,30 @@ class Worker:
         return True
 
 
+def _run_fully(
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    call: tuple[Any, ...],
+    name: str,
+) -> Any:
+    """Run a call that has its caller's context, or many items."""
+
+    def run() -> Any:
+        if call[6]:
+            finish = _run_coroutine
+            return chunks.run(function, args, finish=finish, job_id=call[0], name=name)
+        value = function(*args, **kwargs)
+        return _run_coroutine(value) if type(value) is CoroutineType else value
+
+    if not call[7]:
+        return run()
+    try:
+        return carried.restored(call[7]).run(run)
+    finally:
+        carried.let_go()
+
+
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
     import asyncio
 
@@ -556,26 +570,3 @@ def _leave() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-
-
-def _keep_freed_memory() -> None:
-    libc = _glibc()
-    if libc is not None:
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
-
-
-def _return_freed_memory() -> None:
-    libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
-
-
-def _glibc() -> Any:
-    """Return the C library if it is glibc, else None."""
-    if sys.platform != "linux":
-        return None
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "gnu_get_libc_version") else None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.call import Call
     from offloop.options import JobOptions
+    from offloop.wire.carried import Carried
     from offloop.wire.puts import Stored
 
 T = TypeVar("T")
@@ -294,6 +295,7 @@ class Engine(abc.ABC):
         future: asyncio.Future[Any],
         *,
         many: bool = False,
+        carried: Carried | None = None,
     ) -> int:
         """Queue a call.
 
@@ -307,6 +309,7 @@ class Engine(abc.ABC):
                 future of the loop is faster.
             many: call the function with each item; the result is a list, or
                 `wire.chunks.Mixed` if one has failed.
+            carried: what the job sees of its caller's context; None: of this one.
 
         Returns:
             The job's number, for `cancel`.
@@ -344,6 +347,7 @@ class Engine(abc.ABC):
         future: asyncio.Future[Any],
         *,
         many: bool = False,
+        carried: Carried | None = None,
     ) -> int:
         """Queue a call as `start` does, when there is room, in the order of arrival.
 

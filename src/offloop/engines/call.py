@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from offloop.options import JobOptions, PoolOptions
+    from offloop.wire.carried import Carried
     from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
     from offloop.wire.puts import Stored
@@ -24,6 +25,7 @@ class Call(JobRecord):
     __slots__ = (
         "arguments",
         "buffers",
+        "carried",
         "function",
         "last_worker",
         "many",
@@ -37,6 +39,8 @@ class Call(JobRecord):
     #: its encoded arguments, and the large ones beside them; None: the last of those
     arguments: Payload | None
     buffers: Sequence[Any]
+    #: what travels of its caller's context
+    carried: Carried | None
     #: what `pool.put` has that the arguments name
     stored: Sequence[Stored]
     #: `arguments` holds a list of argument tuples

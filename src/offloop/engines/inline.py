@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import Context
 from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from offloop import arrays, context
 from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
 from offloop.engines.base import Ref, WorkerDump
 from offloop.engines.scheduled import ScheduledEngine
-from offloop.wire import chunks, codec, failures, puts
+from offloop.wire import carried, chunks, codec, failures, puts
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class InlineEngine(ScheduledEngine):
         super().__init__(options, listeners, max_credit=1)
         self._cache = FunctionCache()
         self._known: set[int] = set()
+        #: what jobs see of context variables before their callers': not those of here
+        self._base = Context()
         #: objects that were put
         self._puts = 0
         #: the `async def` job that runs now; one that was given up is not it any more
@@ -55,7 +58,7 @@ class InlineEngine(ScheduledEngine):
 
     def begin(self) -> None:
         if self._options.initializer is not None:
-            self._options.initializer(*self._options.initargs)
+            self._base.run(self._options.initializer, *self._options.initargs)
         self._perform(self._scheduler.worker_ready(_HERE, time.monotonic()))
 
     async def started(self) -> None:
@@ -144,27 +147,27 @@ class InlineEngine(ScheduledEngine):
         told = context.JobContext(
             call.id, attempt, deadline, _HERE, tell=self._tell_progress
         )
-        token = context.enter(told)
+        own = self._base.run(carried.restored, call.carried or ())
+        own.run(context.enter, told)
         try:
             function = self._resolve(call)
             assert call.arguments is not None  # what is here is never elsewhere
             args, kwargs = codec.decode_call(call.arguments, call.buffers)
             value: Any
             if not call.many:
-                value = function(*args, **kwargs)
+                value = own.run(function, *args, **kwargs)
             elif call.function.kind == "async":
                 name = call.function.name
                 value = chunks.run_async(function, args, job_id=call.id, name=name)
             else:
-                value = self._run_chunk(call, function, args)
+                value = own.run(self._run_chunk, call, function, args)
             if type(value) is CoroutineType or call.function.kind == "async":
-                self._task = self.loop.create_task(self._finish(call, now, value))
+                finish = self._finish(call, now, value)
+                self._task = self.loop.create_task(finish, context=own)
                 return
             self._reply(call, now, *_encode(call, value))
         except BaseException as error:  # whatever it is, it is the job's ending
             self._fail(call, now, error)
-        finally:
-            context.leave(token)
 
     async def _finish(self, call: Call, began: float, value: Any) -> None:
         """Await what an `async def` function gave, or a chunk of its calls."""

@@ -452,7 +452,13 @@ class LocalEngine(ScheduledEngine):
                 definitions.append((identity, function.definition))
             if call.stored:
                 puts += line.exchange.introduce(call.stored)
-            if call.buffers or call.attempts or call.many or call.deadline != inf:
+            if (
+                call.buffers
+                or call.attempts
+                or call.many
+                or call.carried
+                or call.deadline != inf
+            ):
                 rows.append(_full_row(call, line.exchange))
             else:
                 rows.append((call.id, identity, call.arguments))
@@ -621,5 +627,5 @@ def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
     retriable = call.retries > 0
     places = [exchange.lend(large, retriable) for large in call.buffers]
     deadline = None if call.deadline == inf else call.deadline
-    more = (places, call.attempts + 1, deadline, call.many)
+    more = (places, call.attempts + 1, deadline, call.many, call.carried)
     return (call.id, call.function.id, call.arguments, *more)

@@ -32,6 +32,7 @@ from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolFull
 from offloop.telemetry import events
 from offloop.wire import codec, failures
+from offloop.wire.carried import capture
 from offloop.wire.functions import FunctionTable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from offloop.core.commands import Command
     from offloop.options import JobOptions, PoolOptions
     from offloop.telemetry.events import Listeners
+    from offloop.wire.carried import Carried
 
 
 # New jobs that make a message full: they leave at once. Otherwise a burst would leave
@@ -121,9 +123,10 @@ class ScheduledEngine(Engine):
         future: asyncio.Future[Any],
         *,
         many: bool = False,
+        carried: Carried | None = None,
     ) -> int:
         try:
-            return self._queue(function, args, kwargs, options, future, many)
+            return self._queue(function, args, kwargs, options, future, many, carried)
         except PoolFull as full:
             self._tell_refused(function, full)
             raise
@@ -140,7 +143,7 @@ class ScheduledEngine(Engine):
         if waits and self._turns.waiting and self._turns.closed:
             return None
         try:
-            return self._queue(function, args, kwargs, options, future, False)
+            return self._queue(function, args, kwargs, options, future, False, None)
         except PoolFull as full:
             if not waits or full.never:
                 self._tell_refused(function, full)
@@ -156,6 +159,7 @@ class ScheduledEngine(Engine):
         future: asyncio.Future[Any],
         *,
         many: bool = False,
+        carried: Carried | None = None,
     ) -> int:
         turns = self._turns
         async with turns:
@@ -163,7 +167,9 @@ class ScheduledEngine(Engine):
                 await turns.room()
                 turns.wants_memory = False
                 try:
-                    return self._queue(function, args, kwargs, options, future, many)
+                    return self._queue(
+                        function, args, kwargs, options, future, many, carried
+                    )
                 except PoolFull as full:
                     if full.never:
                         raise
@@ -182,6 +188,7 @@ class ScheduledEngine(Engine):
         options: JobOptions,
         future: asyncio.Future[Any],
         many: bool,
+        carried: Carried | None,
     ) -> int:
         """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
@@ -215,6 +222,7 @@ class ScheduledEngine(Engine):
         call.function = named
         call.buffers = call.stored = ()
         call.many = many
+        call.carried = capture() if carried is None else carried
         call.options = options
         call.started_at = 0.0
         call.last_worker = None

@@ -24,6 +24,9 @@ import pickle
 import sys
 import types
 import weakref
+from contextvars import ContextVar
+
+from offloop.wire import variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
@@ -124,6 +127,8 @@ def _define_pickler() -> Any:
             if isinstance(obj, types.CodeType):
                 return _keep_file(obj, self.dispatch_table[types.CodeType](obj))
             if not isinstance(obj, (type, types.FunctionType)):
+                if isinstance(obj, ContextVar):
+                    return variables.reduce(obj)
                 return NotImplemented
             script = script_module(obj.__module__)
             if script is not None and obj.__module__ != "__main__":
