@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from offloop import context, heap, messages, worker
+from offloop import context, heap, messages
 from offloop.engines.memory import Exchange, Memory
 from offloop.wire import arena, codec
 from offloop.wire.channel import Channel, make_context
