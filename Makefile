@@ -22,6 +22,7 @@ demo: .venv/.demo  ## Run the image server at http://127.0.0.1:8000
 	$(BIN)/offloop demo $(ARGS)
 
 test: .venv/.test  ## Run the tests
+	@$(BIN)/python -m compileall -q src  # each pool starts an interpreter: all of them at once
 	$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
 
 lint: .venv/.lint  ## Check style, spelling and who imports whom

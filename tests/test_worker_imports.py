@@ -28,7 +28,9 @@ HEAVY = [
     "offloop.options",
     "offloop.pool",
     "offloop.supervisor",
+    "shutil",
     "subprocess",
+    "tempfile",
 ]
 
 

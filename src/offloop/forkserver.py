@@ -24,7 +24,6 @@ import gc
 import importlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -98,7 +97,7 @@ class Forkserver:
                     self._obey(order)
         self._end_children()
         if not self._dismissed:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def _obey(self, order: tuple[Any, ...]) -> None:
         kind, *details = order
@@ -276,7 +275,7 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
             lifeline.send((messages.LISTENING, os.getpid()))
             Forkserver(lifeline, watched, folder).serve()
         if os.getppid() != parent:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def _preload_guarded(
@@ -319,9 +318,15 @@ def _guard(
             # A parent that only hung up needs its folder; one that dies lets go of
             # the line a moment before it is dead.
             if parent is not None and select.select([parent], [], [], 0.05)[0]:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
     finally:
         os._exit(0)
+
+
+def _remove(folder: str) -> None:
+    import shutil  # brings compression along: not what every start should wait for
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _preload(lifeline: Lifeline, modules: list[str]) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import mmap
 import os
-import tempfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ def create_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("offloop-arena", os.MFD_CLOEXEC)
     else:  # an unlinked file does the same; in memory where there is such a place
+        import tempfile  # brings much along that a worker does without
+
         place = "/dev/shm" if os.path.isdir("/dev/shm") else None
         with tempfile.TemporaryFile(prefix="offloop-", dir=place) as file:
             descriptor = os.dup(file.fileno())

@@ -34,7 +34,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ def create_file() -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("offloop-status", os.MFD_CLOEXEC)
     else:  # an unlinked file does the same where there is no memfd
+        import tempfile  # brings much along that a worker does without
+
         with tempfile.TemporaryFile(prefix="offloop-") as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, _SIZE)
