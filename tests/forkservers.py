@@ -119,7 +119,7 @@ def _note(readable: asyncio.Future[None]) -> None:
 async def run(worker: WorkerHandle, fn: Callable[..., Any], *args: Any) -> Any:
     """Run a job in the worker and return its result; an error is raised here."""
     payload, buffers = codec.encode_call((fn, *args), {}, "a test's job")
-    call = (1, APPLY, payload, [None] * len(buffers), 1, None, False)
+    call = (1, APPLY, payload, [None] * len(buffers), 1, None, False, None)
     worker.channel.send((messages.JOBS, [call]), buffers)
     kind, ((_, (payload, _), _, *more),), *_ = await receive(worker)
     assert kind in (messages.RESULTS, messages.ANSWERS)
