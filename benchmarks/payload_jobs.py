@@ -6,6 +6,9 @@ payload costs on its way can be told from it.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import zlib
 from time import perf_counter
 
 import numpy as np
@@ -42,3 +45,26 @@ def produce_bytes(size: int) -> bytes:
 
 def count(items: list) -> int:
     return len(items)
+
+
+def some_bytes(size: int) -> bytes:
+    """Return so many bytes that look like neither noise nor nothing."""
+    steps = np.random.default_rng(1).integers(-3, 4, size)
+    return (np.cumsum(steps) % 256).astype(np.uint8).tobytes()
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def compress(data: bytes) -> int:
+    return len(zlib.compress(data))
+
+
+def webp(pixels: bytes) -> int:
+    """Encode 800x600 pixels."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.frombytes("RGB", (800, 600), pixels).save(file, "WEBP")
+    return file.tell()

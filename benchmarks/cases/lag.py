@@ -9,11 +9,35 @@ import numpy as np
 
 import payload_jobs as jobs
 import workloads
+from harness.figures import Case, Metric
 from harness.ticker import Ticker
 from peers import CannotDo
 
 MB = 1024 * 1024
 SMALL_JOBS = 50_000
+
+METRICS = (
+    Metric("p99", "p99"),
+    Metric("worst", "at worst"),
+    Metric("done", "jobs a second", "/s"),
+)
+CASES = tuple(
+    Case(
+        name=name,
+        title=f"How late the loop is, 2 workers, {what}",
+        module=__name__,
+        metrics=METRICS[: 2 if case == "idle" else 3],
+        arguments={"case": case},
+        weight=0.7,
+        quick=case == "4 x 16 MB",
+        timeout=30.0,
+    )
+    for name, case, what in (
+        ("lag-idle", "idle", "nothing to do"),
+        ("lag-16MB", "4 x 16 MB", "four arrays of 16 MB always on their way"),
+        ("lag-128MB", "128 MB", "one array of 128 MB always on its way"),
+    )
+)
 
 
 async def measure(contender, case, seconds):
@@ -42,6 +66,12 @@ async def keep_sending(peer, ticker, fn, arguments, seconds):
     end = time.perf_counter() + seconds
     async with ticker:
         return sum(await asyncio.gather(*map(caller, arguments))) / seconds
+
+
+async def do_nothing(peer, ticker, seconds):
+    async with ticker:
+        await asyncio.sleep(seconds)
+    return 0
 
 
 async def send_four(peer, ticker, seconds):
@@ -81,6 +111,7 @@ async def drain_small_jobs(peer, ticker, seconds):
 
 
 LOADS = {
+    "idle": do_nothing,
     "4 x 16 MB": send_four,
     "128 MB": send_one,
     "small jobs": drain_small_jobs,

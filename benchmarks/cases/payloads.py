@@ -9,11 +9,46 @@ import time
 import numpy as np
 
 import payload_jobs as jobs
+from harness.figures import Case, Metric
 from harness.pss import Sampler
-from peers import CannotDo
+from peers import ALL, CannotDo
 
-MB = 1024 * 1024
+KB, MB = 1024, 1024 * 1024
 ARRAY = 128 * MB
+
+#: size in bytes, and its name
+SIZES = {
+    4 * KB: "4 KB",
+    64 * KB: "64 KB",
+    MB: "1 MB",
+    16 * MB: "16 MB",
+    128 * MB: "128 MB",
+}
+CASES = tuple(
+    Case(
+        name=case.replace(" ", "-"),
+        title=f"{what}, one at a time, 1 worker",
+        module=__name__,
+        metrics=tuple(Metric(str(size), name) for size, name in SIZES.items()),
+        contenders=contenders,
+        floors=floors,
+        arguments={"case": case, "sizes": [*SIZES]},
+        seconds=0.15,
+        weight=2.0,
+        quick=case == "array in",
+    )
+    for case, what, contenders, floors in (
+        (
+            "array in",
+            "A numpy array to a worker, which adds it up",
+            (*ALL, "offloop, pool.empty"),
+            ("memcpy",),
+        ),
+        ("bytes in", "bytes to a worker", None, ()),
+        ("array out", "A numpy array from a worker", None, ()),
+        ("bytes out", "bytes from a worker", None, ()),
+    )
+)
 
 
 async def measure(contender, case, sizes, seconds=0.4):

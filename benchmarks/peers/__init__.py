@@ -13,10 +13,11 @@ installed, or that cannot do a case, is named in the tables with the reason.
 from __future__ import annotations
 
 from importlib import import_module, metadata
+from time import perf_counter
 
 from peers.interface import CannotDo, Peer
 
-__all__ = ["ALL", "HEAVY", "PEERS", "CannotDo", "Peer", "load", "version"]
+__all__ = ["ALL", "HEAVY", "PEERS", "PROGRAMS", "CannotDo", "Peer", "load", "version"]
 
 #: name, and the module, class and distribution behind it
 PEERS = {
@@ -36,11 +37,16 @@ PEERS = {
     "ipyparallel": ("ipyparallel", "Ipyparallel", "ipyparallel"),
     "dask": ("dask", "Dask", "distributed"),
     "ray": ("ray", "Ray", "ray"),
-    "piscina (Node)": ("piscina", "Piscina", None),
 }
 
+#: those that measure in another language, and their program
+PROGRAMS = {"piscina (Node)": "piscina.mjs"}
+
 #: those that most cases compare; the others are for cases that name them
-ALL = tuple(name for name in PEERS if name not in ("offloop, pool.empty", "inline"))
+ALL = (
+    *(name for name in PEERS if name not in ("offloop, pool.empty", "inline")),
+    *PROGRAMS,
+)
 
 #: start in seconds, and so measured once a case, and not in the quick form
 HEAVY = ("ipyparallel", "dask", "ray")
@@ -53,10 +59,14 @@ def load(name: str) -> type[Peer]:
         CannotDo: it is not installed.
     """
     module, attribute, _ = PEERS[name]
+    began = perf_counter()
     try:
-        return getattr(import_module(f"peers.{module}"), attribute)
+        found = getattr(import_module(f"peers.{module}"), attribute)
     except ImportError as error:
         raise CannotDo(f"is not installed ({error})") from None
+    found.import_seconds = perf_counter() - began
+    found.name = name
+    return found
 
 
 def version(name: str) -> str | None:

@@ -6,5 +6,7 @@ from peers.interface import Peer
 
 
 class Inline(Peer):
+    processes = False
+
     async def call(self, function, *arguments):
         return function(*arguments)

@@ -23,14 +23,23 @@ class Peer:
     #: does one batch at a time, so that calls one by one would be unfair to it
     batches: ClassVar[bool] = False
 
-    #: runs in a process of another language, which measures by itself: see `harness`
-    program: ClassVar[str | None] = None
+    #: has processes, which have memory and can be killed
+    processes: ClassVar[bool] = True
+
+    #: under which it is registered
+    name: ClassVar[str] = ""
+
+    #: seconds that importing it took
+    import_seconds: ClassVar[float] = 0.0
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
     async def start(self) -> None:
         """Make the pool, with so many workers, at the settings that suit it best."""
+
+    async def ready(self) -> None:
+        """Wait until the workers are there, if the peer can say so."""
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
         """Run one job."""
@@ -48,15 +57,18 @@ class Peer:
         """Run a function on many small items, as this peer does that best."""
         raise CannotDo("has no map")
 
-    def call_within(self, seconds: float, function: Callable[..., Any]) -> Awaitable:
+    def call_within(
+        self, seconds: float, function: Callable[..., Any], *arguments: Any
+    ) -> Awaitable[Any]:
         """Run one job, and stop it when the time is over, if there is a way to."""
-        return asyncio.wait_for(self.call(function), seconds)
+        return asyncio.wait_for(self.call(function, *arguments), seconds)
 
     async def close(self) -> None:
         """End all that was started."""
 
     async def __aenter__(self) -> Peer:
         await self.start()
+        await self.ready()
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -14,8 +14,8 @@ class Mpire(Callbacks):
         self.loop = asyncio.get_running_loop()
         self.pool = WorkerPool(n_jobs=self.workers, keep_alive=True)
 
-    def call_within(self, seconds, function):
-        return self.call(function, task_timeout=seconds)
+    def call_within(self, seconds, function, *arguments):
+        return self.call(function, *arguments, task_timeout=seconds)
 
     async def map(self, function, items):
         return await asyncio.to_thread(self.pool.map, function, items)

@@ -10,15 +10,17 @@ class Offloop(Peer):
     async def start(self):
         self.pool = Pool(self.workers)
         await self.pool.start()
-        await self.pool.ready()
         self.call = self.pool.run
         self.submit = self.pool.submit
+
+    async def ready(self):
+        await self.pool.ready()
 
     async def map(self, function, items):
         return [result async for result in self.pool.map(function, items)]
 
-    def call_within(self, seconds, function):
-        return self.pool.options(timeout=seconds).run(function)
+    def call_within(self, seconds, function, *arguments):
+        return self.pool.options(timeout=seconds).run(function, *arguments)
 
     async def close(self):
         await self.pool.close()

@@ -18,8 +18,9 @@ class Pebble(Peer):
 
     submit = call
 
-    def call_within(self, seconds, function):
-        return asyncio.wrap_future(self.pool.schedule(function, timeout=seconds))
+    def call_within(self, seconds, function, *arguments):
+        scheduled = self.pool.schedule(function, args=arguments, timeout=seconds)
+        return asyncio.wrap_future(scheduled)
 
     async def map(self, function, items):
         def collect():

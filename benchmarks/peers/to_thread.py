@@ -8,4 +8,5 @@ from peers.interface import Peer
 
 
 class ToThread(Peer):
+    processes = False
     call = staticmethod(asyncio.to_thread)
