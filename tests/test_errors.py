@@ -33,6 +33,7 @@ FIELDS = {
     "NotOffloadable": {},
     "OffloopError": {},
     "PoisonJob": {"job_id": 7, "function": "app.thumbnail"},
+    "Quarantined": {"job_id": 7, "function": "app.thumbnail", "retry_after": 4.5},
     "PoolClosed": {},
     "PoolFull": {"pending": 3, "limit": 2, "retry_after": 1.5, "never": True},
     "PoolLost": {},

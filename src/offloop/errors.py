@@ -9,6 +9,7 @@
     ├── JobError                the job
     │   ├── JobTimeout            (TimeoutError)  timeout or run_timeout passed
     │   ├── PoisonJob                             it killed worker after worker
+    │   │   └── Quarantined                         its function did, and is not run now
     │   ├── ResultNotEncodable    (TypeError)     it ran, but its result cannot travel
     │   ├── MemoryLimitExceeded   (MemoryError)   it went over memory_limit
     │   └── RemoteError                           its exception cannot be rebuilt here
@@ -47,6 +48,7 @@ __all__ = [
     "PoolClosed",
     "PoolFull",
     "PoolLost",
+    "Quarantined",
     "RemoteError",
     "RemoteTraceback",
     "ResultNotEncodable",
@@ -162,6 +164,26 @@ class JobTimeout(JobError, TimeoutError):
 
 class PoisonJob(JobError):
     """The job killed several workers, one after the other; it is not tried again."""
+
+
+class Quarantined(PoisonJob):
+    """The job was not run: its function has killed worker after worker.
+
+    Attributes:
+        retry_after: seconds after which a job of the function is run again; 0.0 while
+            one is, whose end decides.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        job_id: int | None = None,
+        function: str = "",
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(message, job_id=job_id, function=function)
+        self.retry_after = retry_after
 
 
 class ResultNotEncodable(JobError, TypeError):

@@ -31,12 +31,15 @@ if TYPE_CHECKING:
         StopWorker,
     )
     from offloop.core.limits import ConcurrencyLimit
+    from offloop.core.policies import RunTime
 
 GRACE = 0.2
 LEAVE_TIME = 1.0
 WINDOW = 0.001
 MAX_KILLS = 3
 MAX_CREDIT = 5
+MAX_DEATHS = 5
+ROW = 60.0
 PATIENCE = 10.0
 
 #: facts after which no job is held back any more
@@ -178,6 +181,8 @@ class World:
         self.fresh: dict[tuple, deque[Entry]] = {}
         #: jobs that were submitted to be sent with others
         self.held_back: set[int] = set()
+        #: workers that a function has killed in a row, and when it was the last one
+        self.deaths: dict[RunTime, tuple[int, float]] = {}
         #: fact that is being told, for judging what comes of it
         self.fact: tuple = ()
 
@@ -261,6 +266,8 @@ class World:
         wanted = [n for n in numbers if self.jobs[n].ending is None]
         for number in numbers:
             self.let_go(worker, number)
+        for number in wanted:
+            self.deaths.pop(self.jobs[number].record.cost, None)
         self.tell("jobs_finished", worker.number, answers)
         assert all(self.jobs[number].ending is Ending.RESULT for number in wanted)
 
@@ -281,6 +288,8 @@ class World:
         entry.delayed = (
             wanted and name == "job_failed" and args[3] and entry.retries > 0
         )
+        if name == "job_failed" or (name == "job_finished" and wanted):
+            self.deaths.pop(entry.record.cost, None)
         if name == "job_finished":
             self.tell("jobs_finished", worker.number, [tuple(args)])
         else:
@@ -298,6 +307,10 @@ class World:
             blamed = job_id == running and entry.ending is None
             if blamed and not worker.ending:
                 entry.kills += 1
+                deaths, last = self.deaths.get(entry.record.cost, (0, self.now))
+                if deaths < MAX_DEATHS and self.now - last > ROW:
+                    deaths = 0
+                self.deaths[entry.record.cost] = deaths + 1, self.now
             self.let_go(worker, job_id, returned=True)
         self.tell("worker_lost", worker.number, running, "detail")
         if running is not None:
@@ -414,14 +427,18 @@ class World:
             and record.sent_at + record.run_timeout <= self.now,
             Ending.LOST: fact == "worker_lost"
             and args[1] == record.id
-            and entry.retries == 0
+            and (entry.retries == 0 or self.is_suspect(record))
             and entry.kills < MAX_KILLS,
+            Ending.QUARANTINED: self.is_suspect(record) and entry.holder is None,
             Ending.POISON: fact == "worker_lost"
             and args[1] == record.id
             and entry.kills >= MAX_KILLS,
         }
         assert judgement[command.ending], (command, self.fact)
         assert command.ending is not Ending.ERROR or command.detail == "error"
+
+    def is_suspect(self, record: JobRecord) -> bool:
+        return self.deaths.get(record.cost, (0, 0.0))[0] >= MAX_DEATHS
 
     def judge_RecallJobs(self, command: RecallJobs) -> None:
         worker = self.workers[command.worker]

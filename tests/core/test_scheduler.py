@@ -1297,3 +1297,106 @@ def test_the_number_of_jobs_is_named_when_it_is_what_is_reached():
     machine.submit(size=10)
     with pytest.raises(PoolFull, match="max_pending is 1;"):
         machine.submit()
+
+
+# Functions that kill worker after worker
+
+
+def kill_workers(machine, cost, count):
+    """Let jobs of a function kill so many workers; returns the last commands."""
+    for _ in range(count):
+        number = max(machine.scheduler._workers, default=0) + 1
+        machine.worker_ready(number)
+        job = machine.make()
+        job.cost = cost
+        assert machine.job_submitted(job) == [SendJobs(number, [job])]
+        commands = machine.worker_lost(number, job.id, "its loss")
+        assert commands[0] == settled(job, Ending.LOST, "its loss")
+    return commands[1:]
+
+
+def make_of(machine, cost, **options):
+    job = machine.make(**options)
+    job.cost = cost
+    return job
+
+
+def test_a_function_that_kills_again_and_again_is_refused_and_others_go_on():
+    machine, cost = Machine(), RunTime()
+    kill_workers(machine, cost, 4)
+    machine.worker_ready(77)
+    fatal = make_of(machine, cost, retries=3)
+    machine.job_submitted(fatal)
+    limited = make_of(machine, cost, limit=ConcurrencyLimit(1))
+    waiting = [make_of(machine, cost), limited]
+    for job in waiting:
+        machine.job_submitted(job)
+    other = machine.submit()
+    # It is not tried again though it has retries, nor are those that wait.
+    lost, *refused = machine.worker_lost(77, fatal.id, "its loss")
+    assert lost == settled(fatal, Ending.LOST, "its loss")
+    assert [(one.job, one.ending) for one in refused] == [
+        (job, Ending.QUARANTINED) for job in waiting
+    ]
+    assert refused[0].detail.retry_after == 5.0
+    assert refused[0].detail.loss == "its loss"
+    late = make_of(machine, cost)
+    (refusal,) = machine.job_submitted(late)
+    assert (refusal.job, refusal.ending) == (late, Ending.QUARANTINED)
+    assert machine.worker_ready(78) == [SendJobs(78, [other])]
+    assert machine.stats.failed == 3
+
+
+def test_after_a_while_one_job_is_tried_and_if_it_lives_all_are_run():
+    machine, cost = Machine(), RunTime()
+    kill_workers(machine, cost, 5)
+    machine.worker_ready(77)
+    machine.worker_ready(78)
+    machine.wait(5)
+    jobs = [make_of(machine, cost) for _ in range(3)]
+    for job in jobs:
+        machine.job_held(job)
+    sent, *refused = machine.held_released()
+    assert sent == SendJobs(sent.worker, [jobs[0]])
+    assert [one.ending for one in refused] == [Ending.QUARANTINED] * 2
+    machine.job_finished(sent.worker, jobs[0].id, "alive", 0.1)
+    last = make_of(machine, cost)
+    assert isinstance(machine.job_submitted(last)[0], SendJobs)
+
+
+def test_an_error_of_the_function_is_a_life_too():
+    machine, cost = Machine(), RunTime()
+    kill_workers(machine, cost, 5)
+    machine.worker_ready(77)
+    machine.wait(5)
+    job = make_of(machine, cost)
+    machine.job_submitted(job)
+    machine.job_failed(77, job.id, "error", 0.1, False)
+    assert isinstance(machine.job_submitted(make_of(machine, cost))[0], SendJobs)
+
+
+def test_one_that_comes_back_is_refused_when_its_turn_comes():
+    machine, cost = Machine(), RunTime()
+    kill_workers(machine, cost, 4)
+    machine.worker_ready(77)
+    machine.worker_ready(78)
+    back = make_of(machine, cost, limit=ConcurrencyLimit(1))
+    fatal = make_of(machine, cost)
+    machine.job_submitted(back)
+    machine.job_submitted(fatal)
+    machine.worker_lost(fatal.worker, fatal.id, "its loss")
+    (refusal,) = machine.jobs_returned(back.worker, [back.id])
+    assert (refusal.job, refusal.ending) == (back, Ending.QUARANTINED)
+
+
+def test_workers_that_the_pool_kills_do_not_count():
+    machine, cost = Machine(), RunTime()
+    for number in range(1, 10):
+        machine.worker_ready(number)
+        job = make_of(machine, cost)
+        machine.job_submitted(job)
+        machine.job_cancelled(job.id)
+        machine.wait(GRACE)
+        machine.worker_lost(number, job.id, "killed")
+    machine.worker_ready(99)
+    assert isinstance(machine.job_submitted(make_of(machine, cost))[0], SendJobs)

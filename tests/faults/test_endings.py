@@ -22,6 +22,7 @@ from offloop.errors import (
     JobTimeout,
     NotOffloadable,
     PoisonJob,
+    Quarantined,
     RemoteError,
     ResultNotEncodable,
     WorkerLost,
@@ -131,6 +132,20 @@ async def test_is_killed_again_and_again():
     error = await ending(jobs.die_by, signal.SIGKILL, same_worker=False, retries=9)
     assert type(error) is PoisonJob
     assert isinstance(error.__cause__, WorkerLost)
+
+
+async def test_is_of_a_function_that_keeps_killing():
+    why = r"killed 5 workers in a row.* in \d\.\d s or later will be tried again"
+    async with Pool(1) as pool:
+        for _ in range(5):
+            with pytest.raises(WorkerLost):
+                await pool.run(jobs.die_by, signal.SIGKILL)
+        before = await pool.run(jobs.pid)
+        with pytest.raises(Quarantined, match=why) as caught:
+            await pool.run(jobs.die_by, signal.SIGKILL)
+        assert 0 < caught.value.retry_after <= 5
+        assert caught.value.__cause__.signal == "SIGKILL"
+        assert await pool.run(jobs.pid) == before
 
 
 async def test_loops_in_python(gate):

@@ -59,6 +59,7 @@ class Ending(enum.Enum):
     RUN_TIMEOUT = "run_timeout"
     LOST = "lost"
     POISON = "poison"
+    QUARANTINED = "quarantined"
     CANCELLED = "cancelled"
 
 

@@ -48,7 +48,8 @@ class SchedulerStats:
         workers, idle_workers: known workers, and those that have no job and may get
             one.
         submitted: jobs accepted.
-        completed, failed, cancelled, timed_out, lost, poisoned: jobs by their ending.
+        completed, failed, cancelled, timed_out, lost, poisoned: jobs by their ending;
+            those that were refused have failed.
         retried: runs that failed or were lost and will be tried again.
         requeued: jobs that came back from a worker without having begun.
     """
@@ -249,7 +250,7 @@ class Ledger:
             idle_workers=idle_workers,
             submitted=self.submitted,
             completed=endings[Ending.RESULT],
-            failed=endings[Ending.ERROR],
+            failed=endings[Ending.ERROR] + endings[Ending.QUARANTINED],
             cancelled=endings[Ending.CANCELLED],
             timed_out=endings[Ending.TIMEOUT] + endings[Ending.RUN_TIMEOUT],
             lost=endings[Ending.LOST],

@@ -37,11 +37,17 @@ _MASK = (1 << 32) - 1
 
 
 class RunTime:
-    """A high quantile of one function's run times: it jumps up and sinks slowly."""
+    """A high quantile of one function's run times: it jumps up and sinks slowly.
 
-    __slots__ = ("chunks", "estimate", "peak", "samples")
+    Args:
+        whole: that of the same function when it is called once, if this is of chunks.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_whole", "chunks", "estimate", "peak", "samples")
+
+    def __init__(self, whole: RunTime | None = None) -> None:
+        #: what this is the `chunks` of, if it is
+        self._whole = whole
         #: the same for jobs that call the function with each item of a chunk
         self.chunks: RunTime | None = None
         #: seconds that nearly every run stays under; inf while too few have been seen
@@ -50,6 +56,11 @@ class RunTime:
         self.peak = 0.0
         #: runs seen
         self.samples = 0
+
+    @property
+    def function(self) -> RunTime:
+        """What stands for the function, whether called once or with a chunk."""
+        return self._whole or self
 
     def observe(self, run_time: float) -> None:
         """Learn from a run that took `run_time` seconds."""

@@ -34,6 +34,7 @@ from offloop.core.commands import Command, SendJobs, SettleResults
 from offloop.core.credit import Roster, WorkerRecord, charge_of
 from offloop.core.job import Ending, JobState
 from offloop.core.ledger import Ledger
+from offloop.core.quarantine import Quarantine
 from offloop.core.runs import Runs
 from offloop.errors import InternalError, PoolFull
 
@@ -93,6 +94,9 @@ class Scheduler:
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
         self._runs = Runs(self._roster, grace, leave_time)
+        self._quarantine = Quarantine()
+        #: its suspects, one look nearer: while there are none, nobody is judged
+        self._suspects = self._quarantine.suspects
 
     # Questions
 
@@ -229,11 +233,15 @@ class Scheduler:
         """Send what was held back, as far as workers have room."""
         commands: list[Command] = []
         queue, held = self._queue, self._held
+        if self._suspects:
+            self._queue_held(now, commands)
+            self._send_from(queue, now, commands)
+            return commands
         first = queue.first(now) if queue.waiting else None
         if first is None and not held.mixed():
             self._send_from(held, now, commands)
         if held.waiting:
-            self._queue_held()
+            self._queue_held(now, commands)
             if queue.first(now) is not first:  # else the one that waits does so still
                 self._send_from(queue, now, commands)
         return commands
@@ -266,6 +274,9 @@ class Scheduler:
                 results.append((job, result))
             if job_id == interrupted:
                 left = job_id
+        if self._suspects:
+            for job, _ in results:
+                self._quarantine.lived(job)
         commands: list[Command] = []
         if results:
             self._ledger.settle_results(results, now)
@@ -297,6 +308,7 @@ class Scheduler:
         job = self._take(record, job_id, now)
         job.run_time = run_time
         job.cost.observe(run_time)
+        self._quarantine.lived(job)
         commands: list[Command] = []
         if job.state is _SENT:
             job.attempts += 1
@@ -328,7 +340,7 @@ class Scheduler:
         A job that has ended is left alone: its result was faster.
         """
         commands: list[Command] = []
-        self._queue_held()
+        self._queue_held(now, commands)
         job = self._jobs.get(job_id)
         if job is not None:
             self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
@@ -357,7 +369,7 @@ class Scheduler:
         One by one, each cancellation would let the next job in the queue begin.
         """
         commands: list[Command] = []
-        self._queue_held()
+        self._queue_held(now, commands)
         for job in list(self._jobs.values()):
             if job.state is not _SENT:
                 self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
@@ -371,7 +383,7 @@ class Scheduler:
         Those that are with a worker may still end well, and are left alone.
         """
         commands: list[Command] = []
-        self._queue_held()
+        self._queue_held(now, commands)
         for job in list(self._jobs.values()):
             before = job.state
             if before is not _SENT:
@@ -423,21 +435,24 @@ class Scheduler:
         self._roster.close(record)
         self._runs.looks.drop(worker)
         commands: list[Command] = []
+        blamed = False
         for job_id in list(record.inbox):
             job = record.inbox[job_id]
             if job_id == running and job.state is _SENT:
                 if job.limit is not None:
                     self._ledger.free(job.limit, now)
-                self._blame(job, record, detail, now, commands)
+                blamed = self._blame(job, record, detail, now, commands)
             else:
                 self._take_back(record, job_id, now)
+        if blamed:
+            self._refuse_waiting(now, commands)
         self._send_from(self._queue, now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[Command]:
         """Do what has fallen due: deadlines, retries, limits of runs, ends of grace."""
         commands: list[Command] = []
-        self._queue_held()
+        self._queue_held(now, commands)
         while (job_id := self._ledger.deadlines.pop_due(now)) is not None:
             job = self._jobs[job_id]
             self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
@@ -449,10 +464,28 @@ class Scheduler:
 
     # Sending
 
-    def _queue_held(self) -> None:
+    def _queue_held(self, now: float, commands: list[Command]) -> None:
         """Let the jobs that were held back wait for their turn like all others."""
         for job in self._held.take_all():
-            self._queue.push(job)
+            if not (self._suspects and self._refuse(job, now, commands)):
+                self._queue.push(job)
+
+    def _refuse(self, job: JobRecord, now: float, commands: list[Command]) -> bool:
+        """Settle a job of a function that kills its workers, if it must not be run."""
+        refusal = self._quarantine.refuses(job, now)
+        if refusal is None:
+            return False
+        ending = Ending.QUARANTINED
+        self._ledger.settle(job, _FAILED, ending, refusal, now, commands)
+        return True
+
+    def _refuse_waiting(self, now: float, commands: list[Command]) -> None:
+        """Settle all jobs that wait and must not be run."""
+        self._queue_held(now, commands)
+        for job in list(self._jobs.values()):
+            before = job.state
+            if before is not _SENT and self._refuse(job, now, commands):
+                self._ledger.leave_wait(job, before, now)
 
     def _send_from(
         self, source: JobQueue | Arrivals, now: float, commands: list[Command]
@@ -463,12 +496,17 @@ class Scheduler:
         waits for, again and again. Only one that waits for its function's limit steps
         aside.
         """
-        roster = self._roster
+        roster, suspects = self._roster, self._suspects
         while source.waiting and roster.room:
             job = source.first(now)
             limit = job.limit
             if job.deadline <= now:
                 self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
+                source.drop(1)
+                if limit is not None:
+                    self._ledger.unpark(limit, now)
+                continue
+            if suspects and self._refuse(job, now, commands):
                 source.drop(1)
                 if limit is not None:
                     self._ledger.unpark(limit, now)
@@ -480,13 +518,16 @@ class Scheduler:
             # Nobody gets more than an even share, so that none gets its second job
             # before all have their first.
             share = max(source.waiting // roster.room, 1)
-            share = 1 if charge_of(job) >= roster.window else min(share, _LONGEST)
+            alone = suspects or charge_of(job) >= roster.window
+            share = 1 if alone else min(share, _LONGEST)
             worker = roster.pick(job, now)
             if worker is None:
                 break
             jobs = self._fill(worker, source.upcoming(share), now)
             source.drop(len(jobs))
             roster.filled(worker)
+            if suspects:
+                self._quarantine.sent(job)
             last = commands[-1] if commands else None
             if isinstance(last, SendJobs) and last.worker == worker.number:
                 last.jobs += jobs
@@ -618,20 +659,27 @@ class Scheduler:
         detail: Any,
         now: float,
         commands: list[Command],
-    ) -> None:
-        """Charge the job that was running when its worker was lost."""
+    ) -> bool:
+        """Charge the job that was running when its worker was lost.
+
+        Returns:
+            True if no job of its function must be run for now.
+        """
         ledger = self._ledger
         job.attempts += 1
+        refused = False
         if not worker.ending:  # else it was killed by us, for the job before this one
             job.kills += 1
+            refused = self._quarantine.died(job, detail, now)
         if job.kills >= self._max_kills:
             ledger.settle(job, _FAILED, Ending.POISON, detail, now, commands)
-        elif job.retries > 0:
+        elif job.retries > 0 and not refused:
             job.retries -= 1
             ledger.retried += 1
             ledger.requeue(job, now, f"worker {worker.number} was lost while it ran")
         else:
             ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
+        return refused
 
     def _look_at(
         self, worker: WorkerRecord, now: float, commands: list[Command]
@@ -660,6 +708,7 @@ class Scheduler:
         self._ledger.check()
         self._roster.check(self._workers)
         self._runs.check(self._workers)
+        self._quarantine.check()
         assert not (self._queue.waiting and self._roster.idle), "work and idle hands"
         held = [job for one in self._workers.values() for job in one.inbox.values()]
         assert len({job.id for job in held}) == len(held), "a job is in two inboxes"

@@ -11,11 +11,13 @@ from offloop.errors import (
     JobTimeout,
     MemoryLimitExceeded,
     PoisonJob,
+    Quarantined,
     RemoteError,
     WorkerLost,
 )
 
 if TYPE_CHECKING:
+    from offloop.core.quarantine import Refusal
     from offloop.engines.call import Call
     from offloop.handles import WorkerExit
 
@@ -61,6 +63,8 @@ def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
         return _worker_lost(call, detail)
     if ending is Ending.POISON:
         return _poison(call, detail)
+    if ending is Ending.QUARANTINED:
+        return _quarantined(call, detail)
     if ending in (Ending.TIMEOUT, Ending.RUN_TIMEOUT):
         return _timeout(call, ending)
     return InternalError(f"{_name(call)} ended by {ending} without an error")
@@ -140,6 +144,25 @@ def _poison(call: Call, loss: Loss) -> PoisonJob:
         'alone with engine="inline" to see why',
         job_id=call.id,
         function=call.function.name,
+    )
+    error.__cause__ = _worker_lost(call, loss)
+    return error
+
+
+def _quarantined(call: Call, refusal: Refusal) -> Quarantined:
+    loss, after = refusal.loss, refusal.retry_after
+    when = (
+        f"the first call of it in {after:.1f} s or later will be tried again"
+        if after
+        else "a call of it is being tried now, and its end decides"
+    )
+    error = Quarantined(
+        f"{_name(call)} was not run: the function has killed {refusal.deaths} workers "
+        f"in a row, the last of them, worker {loss.worker}, {loss.exit}; {when}; run "
+        'it alone with engine="inline" to see why',
+        job_id=call.id,
+        function=call.function.name,
+        retry_after=after,
     )
     error.__cause__ = _worker_lost(call, loss)
     return error

@@ -57,6 +57,7 @@ _TOLD = {
     Ending.RUN_TIMEOUT: events.JobTimedOut,
     Ending.LOST: events.JobLost,
     Ending.POISON: events.JobPoisoned,
+    Ending.QUARANTINED: events.JobFailed,
 }
 
 
@@ -208,7 +209,7 @@ class ScheduledEngine(Engine):
             named.extra = RunTime()
         cost = named.extra
         if many:
-            cost = cost.chunks = cost.chunks or RunTime()
+            cost = cost.chunks = cost.chunks or RunTime(cost)
         call = Call(
             scheduler.next_id(),
             cost,
