@@ -132,10 +132,12 @@ def _entries(directory: str) -> set[str]:
 
 
 def _shared_blocks() -> set[str]:
-    """Return what may be ours in shared memory, where browsers and others live too."""
-    ours = ("offloop", "psm_", "sem.mp-")
+    """Return what is ours in shared memory, where browsers and others live too.
+
+    Semaphores and blocks of `multiprocessing` are others': offloop has none.
+    """
     return {
-        path for path in _entries("/dev/shm") if path.startswith(ours, len("/dev/shm/"))
+        path for path in _entries("/dev/shm") if path.startswith("/dev/shm/offloop")
     }
 
 
