@@ -66,8 +66,9 @@ bench-quick: .venv-bench/.bench  ## Measure, and compare with some, in two minut
 	.venv-bench/bin/python -m benchmarks --quick $(ARGS)
 
 clean:  ## Remove what these words have made, .venv included
-	rm -rf .venv .venv-bench benchmarks/node/node_modules .coverage .coverage.* build dist .pytest_cache .mypy_cache \
-	    .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench benchmarks/node/node_modules .coverage .coverage.* \
+	    build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	    .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up: each stamp is newer than what it was made from ---------------------------

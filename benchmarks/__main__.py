@@ -39,7 +39,7 @@ def main() -> int:
         results = json.loads((folder / "results.json").read_text())
     else:
         results = measure(args, everything)
-        folder = RESULTS / f"{results['machine']['date'][:16]}-{results['form']}"
+        folder = args.into / f"{results['machine']['date'][:16]}-{results['form']}"
         folder = folder.with_name(folder.name.replace(":", ""))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     add("--peers", nargs="+", metavar="NAME", help="some peers; offloop is always one")
     add("--list", action="store_true", help="name the cases, and measure nothing")
     add("--from", dest="source", type=Path, metavar="FOLDER", help="earlier results")
+    add("--into", type=Path, default=RESULTS, metavar="FOLDER", help="where to write")
     add("--publish", action="store_true", help="into README.md and docs/charts, too")
     args = parser.parse_args()
     check(parser, args.only, list(cases.everything()), "case")

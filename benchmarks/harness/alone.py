@@ -1,10 +1,12 @@
-"""For the scripts that run one case by itself: `payloads.py`, `loop_lag.py`."""
+"""For the scripts that run one case by itself, such as `payloads.py`."""
 
 from __future__ import annotations
 
 import statistics
 
+from harness.figures import middle, ratio
 from harness.turns import Order, take_turns
+from peers import CannotDo
 
 OURS = ("offloop", "offloop, pool.empty")
 OTHERS = (
@@ -31,6 +33,32 @@ def in_turn(module: str, names: tuple, rounds: int, timeout: float, **case) -> d
     orders = {name: Order(module, name, case) for name in names}
     found = take_turns(orders, rounds, timeout)
     return {(name, case["case"]): merge(reports) for name, reports in found.items()}
+
+
+def compare(module, peer: str | None, rounds: int, **arguments) -> dict[str, tuple]:
+    """Let offloop and one peer take turns in a case that a module defines.
+
+    Returns:
+        Key of each figure: the metric, ours, theirs, and how many times better we are.
+
+    Raises:
+        CannotDo: offloop cannot, today.
+    """
+    names = [name for name in ("offloop", peer) if name]
+    orders = {name: Order(module.__name__, name, arguments) for name in names}
+    found = take_turns(orders, rounds, 60)
+    ours, theirs = found["offloop"], found.get(peer, [{}])
+    if "cannot" in ours[-1]:
+        raise CannotDo(ours[-1]["cannot"])
+    return {
+        metric.key: (
+            metric,
+            middle(ours, metric.key),
+            middle(theirs, metric.key),
+            ratio(metric, ours, theirs),
+        )
+        for metric in module.CASES[0].metrics
+    }
 
 
 def merge(reports: list[dict]) -> dict:
