@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
+import logging
 import os
 import signal
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -327,3 +329,18 @@ def report_numpy():
     import numpy
 
     current_job().report(numpy.int64(1), numpy.float32(2))
+
+
+def print_then(text, function, *args):
+    """Print to both streams, log, and go on."""
+    print(f"{text} to stdout")
+    print(f"{text} to stderr", file=sys.stderr)
+    logging.getLogger("user").warning("%s by logging", text)
+    return function(*args)
+
+
+async def loop_in_coroutine(reached):
+    await asyncio.sleep(0)
+    reach(reached)
+    while True:
+        pass

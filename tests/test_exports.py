@@ -23,6 +23,7 @@ PUBLIC = [
     "configure",
     "current_job",
     "offload",
+    "run",
 ]
 
 MODULES = [
@@ -31,6 +32,7 @@ MODULES = [
     "offloop.options",
     "offloop.context",
     "offloop.pool",
+    "offloop.program",
 ]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from offloop.executor import Executor
     from offloop.options import Batch, Recycle
     from offloop.pool import Job, Pool, PoolStats, Progress
+    from offloop.program import run
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "configure",
     "current_job",
     "offload",
+    "run",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "configure": "offloop.decorator",
     "current_job": "offloop.context",
     "offload": "offloop.decorator",
+    "run": "offloop.program",
 }
 
 

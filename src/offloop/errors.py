@@ -143,7 +143,12 @@ class JobTimeout(JobError, TimeoutError):
     Attributes:
         limit: seconds that were allowed.
         kind: "timeout" (since submission) or "run_timeout" (since the run began).
-        where: the job's last traceback in the worker, if it could be had.
+        where: the job's frames when its time was over, the latest call first; "" if
+            it had not begun, or its process could not say (somebody has stopped it).
+        worker, pid: number and process id of the worker that ran it; None: none did.
+        peak_rss: largest resident memory of that process in bytes, or None.
+        output: last lines that the process has printed.
+        story: what happened to the job, in one line.
     """
 
     def __init__(
@@ -155,11 +160,21 @@ class JobTimeout(JobError, TimeoutError):
         limit: float | None = None,
         kind: str = "timeout",
         where: str = "",
+        worker: int | None = None,
+        pid: int | None = None,
+        peak_rss: int | None = None,
+        output: str = "",
+        story: str = "",
     ) -> None:
         super().__init__(message, job_id=job_id, function=function)
         self.limit = limit
         self.kind = kind
         self.where = where
+        self.worker = worker
+        self.pid = pid
+        self.peak_rss = peak_rss
+        self.output = output
+        self.story = story
 
 
 class PoisonJob(JobError):
@@ -234,7 +249,10 @@ class WorkerLost(OffloopError):
         exitcode: exit code, or None when a signal ended it.
         signal: name of the signal ("SIGKILL"), or None.
         peak_rss: largest resident memory of the process in bytes, or None.
-        output: last lines that the process wrote, if they could be had.
+        output: last lines that the process has printed, and the report of a crash.
+        where: its last traceback, if one could be had: that of a crash, or what it said
+            before the pool had to kill it. A kill from outside leaves no time for one.
+        story: what happened to the job, in one line.
         reason: why it ended: "crashed", "out-of-memory", "forkserver-lost", or another
             key of `PoolStats.exits`.
     """
@@ -252,6 +270,8 @@ class WorkerLost(OffloopError):
         peak_rss: int | None = None,
         output: str = "",
         reason: str = "",
+        where: str = "",
+        story: str = "",
     ) -> None:
         super().__init__(message)
         self.job_id = job_id
@@ -263,6 +283,8 @@ class WorkerLost(OffloopError):
         self.signal = signal
         self.peak_rss = peak_rss
         self.output = output
+        self.where = where
+        self.story = story
 
 
 class PoolLost(OffloopError):

@@ -19,6 +19,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop import messages
+from offloop.hearing import Hearing
 from offloop.wire.lifeline import Lifeline
 from offloop.wire.status import StatusPage
 
@@ -66,14 +67,22 @@ class WorkerExit:
             that is not known.
         peak_rss: its largest resident memory in bytes.
         ended_at: monotonic seconds.
-        output: its last words: faulthandler's traceback, or why it could not start.
+        words: its last words: faulthandler's traceback, or why it could not start.
+        printed: the last lines that it has written to stdout and stderr.
     """
 
     pid: int | None
     code: int | None
     peak_rss: int
     ended_at: float
-    output: str = ""
+    words: str = ""
+    printed: str = ""
+
+    @property
+    def output(self) -> str:
+        """All that it has left: what it has printed, and its last words."""
+        between = "\n" if self.printed and not self.printed.endswith("\n") else ""
+        return self.printed + between + self.words
 
     @property
     def exitcode(self) -> int | None:
@@ -139,6 +148,8 @@ class WorkerHandle:
         #: how it ended; None while it lives
         self.exit: WorkerExit | None = None
         self.results = results
+        #: asks it where it is
+        self.hearing = Hearing(page, self.send_signal)
         self._page_file = page
         self._pidfd: int | None = None
 
@@ -165,25 +176,13 @@ class WorkerHandle:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signum)
 
-    def speak(self) -> None:
-        """Make the process write what it is doing; it must be ready."""
-        StatusPage.forget_words(self._page_file)
-        self.send_signal(messages.DUMP_SIGNAL)
-
-    def spoken(self) -> str:
-        """Return what the process has written since `speak`, perhaps not all yet."""
-        return StatusPage.last_words(self._page_file)
-
-    def fall_silent(self) -> None:
-        """Drop what the process has written, so that a crash stands alone."""
-        StatusPage.forget_words(self._page_file)
-
     def last_words(self) -> str:
         """Return what is known of a failed set-up or a crash, or ""."""
         return self.broken or StatusPage.last_words(self._page_file)
 
     def close(self) -> None:
         """Release everything; the process is gone."""
+        self.hearing.close()
         self.channel.close()
         self.page.close()
         os.close(self._page_file)

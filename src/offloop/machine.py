@@ -129,6 +129,18 @@ def memory_of_tree(pid: int) -> int:
     return total
 
 
+def peak_memory(pid: int) -> int:
+    """Return the largest resident memory that a process ever had, in bytes.
+
+    0 where the system does not tell (no /proc), or the process has gone.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def memory_allowance(
     root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
 ) -> int:

@@ -12,6 +12,7 @@ import enum
 import os
 import threading
 import warnings
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar
 
@@ -53,6 +54,10 @@ class _State(enum.Enum):
 
 
 _OPEN = _State.OPEN
+
+# All that were started; those of other loops and those that are closed among them.
+_started: weakref.WeakSet[Pool] = weakref.WeakSet()
+
 _running_loop = asyncio._get_running_loop  # None, not an error, when there is none
 
 
@@ -172,6 +177,8 @@ class Pool(PoolView):
         self._listeners = Listeners(name)
         #: ends the engine, once for all who ask for that; None before
         self._ending: asyncio.Task[None] | None = None
+        #: drains it for `stop`; None while nobody has asked for that
+        self._stopping: asyncio.Task[int] | None = None
         self._engine: Engine | None = None
         #: calls that share runs, once there are such
         self._gathering: Gathering | None = None
@@ -228,15 +235,21 @@ class Pool(PoolView):
             The number of jobs that were cancelled.
         """
         limit = seconds("deadline", deadline, least=0.0)
-        engine, cut = self._engine, 0
-        if engine is not None and self._state in (_State.OPEN, _State.CLOSING):
-            self._check_home()
-            self._take_no_more(engine)
-            try:
-                async with asyncio.timeout(limit):
-                    await engine.drain()
-            except TimeoutError:
-                cut = engine.stats().pending
+        if self._engine is None or self._state is _State.CLOSED:
+            await self.close()
+            return 0
+        self._check_home()
+        self._take_no_more(self._engine)
+        self._stopping = asyncio.ensure_future(self._stop(self._engine, limit))
+        return await self._stopping
+
+    async def _stop(self, engine: Engine, limit: float) -> int:
+        cut = 0
+        try:
+            async with asyncio.timeout(limit):
+                await engine.drain()
+        except TimeoutError:
+            cut = engine.stats().pending
         await self.close()
         return cut
 
@@ -390,7 +403,10 @@ class Pool(PoolView):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if kind is None and self._state is _State.OPEN:
+            if self._stopping is not None and not self._stopping.done():
+                # Somebody else lets the jobs end, those that others wait for included.
+                await asyncio.wait([self._stopping])
+            elif kind is None and self._state is _State.OPEN:
                 await self.drain()
         finally:
             await self.close()
@@ -419,6 +435,7 @@ class Pool(PoolView):
         engine = self._make_engine(self._options, self._listeners)
         self._engine = engine
         self._state = _State.OPEN
+        _started.add(self)
         self._listeners.tell(events.PoolOpened, workers=self._options.max_workers)
         return engine
 
@@ -494,6 +511,16 @@ class Pool(PoolView):
     def _jobs_ahead(self) -> int:
         """Return how many jobs `map` keeps going: enough for no worker to wait."""
         return 4 * self._options.max_workers + 4
+
+
+def open_pools() -> list[Pool]:
+    """Return the pools of the running loop that are not closed."""
+    loop = asyncio.get_running_loop()
+    return [
+        pool
+        for pool in _started
+        if pool._loop is loop and pool._state is not _State.CLOSED
+    ]
 
 
 _POOL_WORDS = (

@@ -24,6 +24,7 @@ import os
 import signal
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop import machine, messages
@@ -252,12 +253,11 @@ class Supervisor:
     def kill_hung(self, worker: WorkerHandle, why: str, reason: ExitReason) -> None:
         """Let a worker say where it hangs, then end it."""
         self.worker_leaving(worker, why, reason)
-        worker.speak()
-        self._loop.call_later(_SPEAK_TIME, self._kill_spoken, worker)
+        worker.hearing.ask(partial(self._kill_heard, worker), _SPEAK_TIME)
 
-    def _kill_spoken(self, worker: WorkerHandle) -> None:
+    def _kill_heard(self, worker: WorkerHandle, said: str) -> None:
         if worker.exit is None:
-            where = worker.spoken().rstrip() or "it does not say where"
+            where = said.rstrip() or "it does not say where"
             _log.warning(
                 "worker %d (pid %s) is killed: %s; it was here:\n%s",
                 worker.number,
@@ -265,7 +265,6 @@ class Supervisor:
                 worker.ending,
                 where,
             )
-            worker.fall_silent()
             worker.send_signal(signal.SIGKILL)
 
     def learn(self, module: str) -> None:
@@ -561,7 +560,8 @@ class Supervisor:
         if isinstance(ended, str):  # it never was a process
             self._end(worker, WorkerExit(None, None, 0, time.monotonic(), ended))
         else:
-            self._end(worker, WorkerExit(pid, code, peak, ended, worker.last_words()))
+            left = worker.last_words(), worker.page.printed()
+            self._end(worker, WorkerExit(pid, code, peak, ended, *left))
 
     def _heard_learned(
         self, forkserver: ForkserverHandle, module: str, reason: str, alone: bool

@@ -36,6 +36,7 @@ from types import CoroutineType
 from offloop import context, heap, messages, meter
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
+from offloop.printed import keep_printed
 from offloop.wire import carried, chunks, codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
@@ -85,12 +86,14 @@ def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None)
     StatusPage.prepare_last_words(page)
     faulthandler.enable(file=page, all_threads=False)
     faulthandler.register(messages.DUMP_SIGNAL, file=page, all_threads=True)
+    status = StatusPage(page)
+    keep_printed(status.note_printed)
     zmq_context = make_context()
     channel = Channel(zmq_context)
     channel.connect(address)
     try:
         workspace = Workspace(requests, results)
-        return Worker(number, channel, StatusPage(page), workspace).run(setup)
+        return Worker(number, channel, status, workspace).run(setup)
     finally:
         channel.close(linger=_LINGER)
         zmq_context.term()

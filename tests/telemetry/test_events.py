@@ -22,6 +22,7 @@ from offloop.errors import (
     JobTimeout,
     PoisonJob,
     PoolFull,
+    Quarantined,
     StartError,
     WorkerLost,
 )
@@ -82,6 +83,10 @@ async def deaths(gate):
             await pool.run(jobs.die_by, signal.SIGKILL)
         with pytest.raises(PoisonJob):
             await pool.options(retries=5).run(jobs.die_by, signal.SIGKILL)
+        with pytest.raises(WorkerLost):  # the fifth in a row
+            await pool.run(jobs.die_by, signal.SIGKILL)
+        with pytest.raises(Quarantined):
+            await pool.run(jobs.die_by, signal.SIGKILL)
         again = pool.options(retries=1, retry_on=(ValueError,))
         with pytest.raises(ValueError, match="bad"):
             await again.run(jobs.raise_value_error)
@@ -145,8 +150,10 @@ def check_life(heard):
 
 
 def check_deaths(heard, caplog):
-    (lost,) = heard.of(events.JobLost)
+    lost, _ = heard.of(events.JobLost)
     assert isinstance(lost.error, WorkerLost)
+    (refused,) = heard.of(events.JobQuarantined)
+    assert isinstance(refused.error, Quarantined)
     (poison,) = heard.of(events.JobPoisoned)
     assert poison.attempts == 3
     reasons = [one.reason for one in heard.of(events.JobRetried)]
@@ -155,13 +162,13 @@ def check_deaths(heard, caplog):
     assert isinstance(late.error, JobTimeout)
     ended = heard.of(events.WorkerEnded)
     crashed = [one for one in ended if one.reason == "crashed"]
-    assert len(crashed) == 4
+    assert len(crashed) == 5
     for one in crashed:
         assert (one.signal, one.exitcode, one.blamed) == ("SIGKILL", None, True)
         assert one.peak_rss > 1_000_000
     assert "timed-out" in {one.reason for one in ended}
     told = [record for record in caplog.records if hasattr(record, "offloop_event")]
-    assert sum(record.offloop_event in crashed for record in told) == 4
+    assert sum(record.offloop_event in crashed for record in told) == 5
     assert "worker ended: worker 1, slot 0, pid" in caplog.text
     assert "reason crashed" in caplog.text
 

@@ -154,6 +154,35 @@ def test_last_words_can_be_said_by_the_worker_itself(ends):
     assert words.endswith("aé\\udcff: no database today")
 
 
+def write(ends, *texts):
+    for text in texts:
+        ends.worker.note_printed(memoryview(text.encode()))
+
+
+def test_what_was_printed_is_kept(ends):
+    assert ends.parent.printed() == ""
+    write(ends, "one\n", "", "two\nthr", "ee")
+    assert ends.parent.printed() == "one\ntwo\nthree"
+
+
+@given(st.lists(st.integers(0, 3000), max_size=12))
+def test_the_last_lines_that_were_printed_are_whole(sizes):
+    with Ends() as ends:
+        lines = [f"{number}:" + "x" * size for number, size in enumerate(sizes)]
+        write(ends, *(line + "\n" for line in lines))
+        seen = ends.parent.printed().splitlines()
+        assert seen == lines[len(lines) - len(seen) :]
+        length = sum(len(line) + 1 for line in lines[-len(seen) :])
+        assert not lines or len(lines[-1]) + 1 > 4096 or seen
+        missing = lines[: len(lines) - len(seen)][-1:]
+        assert all(length + len(line) + 1 >= 4096 for line in missing)
+
+
+def test_a_line_that_is_longer_than_what_is_kept_is_seen_in_part(ends):
+    write(ends, "a" * 5000 + "é" * 2000)
+    assert ends.parent.printed() == "a" * 96 + "é" * 2000
+
+
 @pytest.mark.parametrize("memfd", [True, False])
 def test_no_path_leads_to_the_file_and_no_program_inherits_it(monkeypatch, memfd):
     if not memfd:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from offloop.engines.base import WorkerDump
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from offloop.core.scheduler import Scheduler
     from offloop.handles import WorkerHandle
 
-# Seconds between two looks, and until the last one.
-_INTERVAL = 0.005
+# Seconds that each has to answer.
 _PATIENCE = 0.5
 
 _SILENT = "it does not say: somebody has stopped it, or it ended\n"
@@ -29,30 +29,22 @@ async def take(
     workers: Sequence[WorkerHandle], scheduler: Scheduler
 ) -> list[WorkerDump]:
     """Return what these workers are doing; nothing of one that ends meanwhile."""
+    loop = asyncio.get_running_loop()
     running = {worker: _run_of(worker, scheduler) for worker in workers}
-    for worker in workers:
-        worker.speak()
-    said = dict.fromkeys(workers, "")
-    open_ones = set(workers)
-    deadline = time.monotonic() + _PATIENCE
-    while open_ones and time.monotonic() < deadline:
-        await asyncio.sleep(_INTERVAL)
-        for worker in list(open_ones):
-            if worker.exit is not None:
-                open_ones.discard(worker)
-                continue
-            before, said[worker] = said[worker], worker.spoken()
-            if before and before == said[worker]:  # it has said all of it
-                open_ones.discard(worker)
-    living = [worker for worker in said if worker.exit is None]
-    for worker in living:
-        worker.fall_silent()
+    answers = {worker: loop.create_future() for worker in workers}
+    for worker, answer in answers.items():
+        worker.hearing.ask(partial(_answer, answer), _PATIENCE)
+    said = [(worker, await answer) for worker, answer in answers.items()]
     return [
-        WorkerDump(
-            worker.number, worker.pid or 0, *running[worker], said[worker] or _SILENT
-        )
-        for worker in living
+        WorkerDump(worker.number, worker.pid or 0, *running[worker], text or _SILENT)
+        for worker, text in said
+        if worker.exit is None
     ]
+
+
+def _answer(answer: asyncio.Future[str], text: str) -> None:
+    if not answer.done():  # whoever asked may have gone
+        answer.set_result(text)
 
 
 def _run_of(

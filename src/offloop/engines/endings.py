@@ -37,6 +37,24 @@ _CAUSES = {
 }
 
 
+class Scene(NamedTuple):
+    """Where a job was when its time was over.
+
+    Attributes:
+        worker: number of the worker that ran it.
+        pid: its process id.
+        peak_rss: its largest resident memory in bytes, 0 if that is not known.
+        where: the job's frames; "" if they could not be had.
+        output: last lines that the process has printed.
+    """
+
+    worker: int
+    pid: int | None
+    peak_rss: int
+    where: str
+    output: str
+
+
 class Loss(NamedTuple):
     """How a worker was lost, as the scheduler hands it on.
 
@@ -66,7 +84,7 @@ def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
     if ending is Ending.QUARANTINED:
         return _quarantined(call, detail)
     if ending in (Ending.TIMEOUT, Ending.RUN_TIMEOUT):
-        return _timeout(call, ending)
+        return _timeout(call, ending, detail)
     return InternalError(f"{_name(call)} ended by {ending} without an error")
 
 
@@ -120,6 +138,8 @@ def _worker_lost(call: Call, loss: Loss) -> WorkerLost:
         peak_rss=exit.peak_rss or None,
         output=exit.output,
         reason=loss.reason.value,
+        where=exit.words,
+        story=call.story(),
     )
 
 
@@ -168,7 +188,7 @@ def _quarantined(call: Call, refusal: Refusal) -> Quarantined:
     return error
 
 
-def _timeout(call: Call, ending: Ending) -> JobTimeout:
+def _timeout(call: Call, ending: Ending, scene: Scene | None) -> JobTimeout:
     options = call.options
     kind = "timeout" if ending is Ending.TIMEOUT else "run_timeout"
     limit = getattr(options, kind)
@@ -181,13 +201,37 @@ def _timeout(call: Call, ending: Ending) -> JobTimeout:
             f"it still waited for a worker after timeout={limit:g} s and was not run; "
             "the pool has more work than it can do in that time"
         )
-    return JobTimeout(
+    error = JobTimeout(
         f"{_name(call)} took too long: {what}",
         job_id=call.id,
         function=call.function.name,
         limit=limit,
         kind=kind,
+        story=call.story(),
     )
+    if scene is not None:
+        _describe(error, scene)
+    return error
+
+
+def _describe(error: JobTimeout, scene: Scene) -> None:
+    """Say where a job was: in fields, and in notes, which a traceback shows.
+
+    Not in the message: that may be shown to people who should not see any code.
+    """
+    error.worker, error.pid = scene.worker, scene.pid
+    error.peak_rss = scene.peak_rss or None
+    error.where, error.output = scene.where, scene.output
+    place = f"worker {scene.worker} (pid {scene.pid})"
+    if scene.where:
+        error.add_note(f"{place} was here, the latest call first:\n{scene.where}")
+    else:
+        error.add_note(
+            f"{place} did not say where it was: somebody has stopped it, or the "
+            "machine is very busy"
+        )
+    if scene.output:
+        error.add_note(f"it has printed last:\n{scene.output.rstrip()}")
 
 
 def _name(call: Call) -> str:

@@ -26,6 +26,7 @@ from offloop.core.job import Ending, JobState
 from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
 from offloop.engines.call import check_sandbox, encode_setup
+from offloop.engines.late import LateJobs
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.sizing import Sizing
@@ -55,6 +56,9 @@ _USED_UP = {
     meter.MEMORY: ExitReason.RECYCLED_MEMORY,
     meter.LIMIT: ExitReason.OUT_OF_MEMORY,
 }
+
+# A job that ends so may be running still.
+_LATE = (Ending.TIMEOUT, Ending.RUN_TIMEOUT)
 
 # Seconds between two looks at memory that is in use.
 _HOUSE = 0.25
@@ -124,6 +128,7 @@ class LocalEngine(ScheduledEngine):
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
         self._sizing = Sizing(options, self._scheduler, self._supervisor, listeners)
+        self._late = LateJobs(super()._settle)
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
@@ -154,6 +159,7 @@ class LocalEngine(ScheduledEngine):
         self._closing = True
         self._stop_waiting(self._failure)
         self._sizing.close()
+        self._late.end_all()
         await self._dismiss_workers()
         self._disarm()
         if self._house_timer is not None:
@@ -527,8 +533,15 @@ class LocalEngine(ScheduledEngine):
         if not self._transfers.decode(call, payload, buffers):
             super()._deliver(call, payload, buffers)
 
+    def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
+        line = self._lines.get(call.worker or 0) if ending in _LATE else None
+        if line is None or line.worker.page.running() != call.id or self._closing:
+            super()._settle(call, ending, detail)
+        else:
+            self._late.ask(call, ending, line.worker)
+
     def _idle(self) -> bool:
-        return super()._idle() and not self._transfers.busy
+        return super()._idle() and not (self._transfers.busy or self._late.busy)
 
     def _elsewhere(self) -> int:
         return len(self._transfers.loading)

@@ -57,6 +57,7 @@ _TOLD = {
     Ending.RUN_TIMEOUT: events.JobTimedOut,
     Ending.LOST: events.JobLost,
     Ending.POISON: events.JobPoisoned,
+    Ending.QUARANTINED: events.JobQuarantined,
     Ending.QUARANTINED: events.JobFailed,
 }
 

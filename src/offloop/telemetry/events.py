@@ -31,6 +31,7 @@ __all__ = [
     "JobFinished",
     "JobLost",
     "JobPoisoned",
+    "JobQuarantined",
     "JobRefused",
     "JobRetried",
     "JobTimedOut",
@@ -359,6 +360,18 @@ class JobPoisoned(_JobEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuarantined(_JobEvent):
+    """A job was not run: its function has killed worker after worker of late.
+
+    Attributes:
+        job, function, worker, attempts: as of `JobFinished`.
+        error: the `Quarantined` that its caller gets.
+    """
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRetried(_JobEvent):
     """A run has failed or was lost, and the job will be tried again.
 
@@ -410,6 +423,7 @@ EVENTS: tuple[type[Event], ...] = (
     JobTimedOut,
     JobLost,
     JobPoisoned,
+    JobQuarantined,
     JobRetried,
     JobRefused,
 )

@@ -15,9 +15,11 @@ has one writer, and a word of eight aligned bytes is written in one store.
     72    max memory       parent    above so many bytes likewise
     80    memory limit     parent    bytes that a job may not go beyond; 0: any
     88    sandbox          parent    give up rights before the first job
+    96    printed          worker    bytes that it has written to stdout and stderr
     4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
-    end   last words       worker    written by faulthandler when it crashes
+    ...   output           worker    the last of those bytes, a ring
+    end   last words       worker    written by faulthandler, in a crash or asked
 
 Why the answers: a worker may hold several short jobs, and ZeroMQ sends from a thread of
 its own. An answer handed to it is lost if the next job kills the process at once,
@@ -51,14 +53,16 @@ _WORDS_ROOM = 16384
 # One more than are read: a death may leave the one in work half written.
 _RING = SLOTS + 1
 _OVERFLOW_AT = _SLOTS_AT + _RING * _SMALL
-_SIZE = _OVERFLOW_AT + _RING * _LARGE
+_OUTPUT_AT = _OVERFLOW_AT + _RING * _LARGE
+_OUTPUT_ROOM = 4096
+_SIZE = _OUTPUT_AT + _OUTPUT_ROOM
 
 #: bytes of the answer that follows, here or in the overflow
 _HEAD = struct.Struct("@Q")
 _SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
-_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT, _SANDBOX = range(6, 12)
+_JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT, _SANDBOX, _PRINTED = range(6, 13)
 
 
 def create_file() -> int:
@@ -106,8 +110,9 @@ class StatusPage:
 
     @staticmethod
     def last_words(descriptor: int) -> str:
-        """Return what the worker's faulthandler wrote, in a crash or asked; or ""."""
-        return os.pread(descriptor, _WORDS_ROOM, _SIZE).decode("utf-8", "replace")
+        """Return the last that the worker's faulthandler wrote, if anything."""
+        at = max(os.fstat(descriptor).st_size - _WORDS_ROOM, _SIZE)
+        return os.pread(descriptor, _WORDS_ROOM, at).decode("utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the page. Nothing of this object works afterwards."""
@@ -183,7 +188,28 @@ class StatusPage:
         self._words[_JOBS] = jobs
         self._words[_MEMORY] = memory
 
+    def note_printed(self, data: memoryview) -> None:
+        """Keep the last of what was written to stdout or stderr."""
+        total = self._words[_PRINTED] + len(data)
+        last = data[-_OUTPUT_ROOM:]
+        at = (total - len(last)) % _OUTPUT_ROOM
+        first = last[: _OUTPUT_ROOM - at]
+        self._map[_OUTPUT_AT + at : _OUTPUT_AT + at + len(first)] = first
+        rest = last[len(first) :]
+        self._map[_OUTPUT_AT : _OUTPUT_AT + len(rest)] = rest
+        self._words[_PRINTED] = total
+
     # Parent's end
+
+    def printed(self) -> str:
+        """Return the last lines that the worker has written to stdout and stderr."""
+        total = self._words[_PRINTED]
+        ring = self._map[_OUTPUT_AT : _OUTPUT_AT + _OUTPUT_ROOM]
+        if total <= _OUTPUT_ROOM:
+            return ring[:total].decode("utf-8", "replace")
+        at = total % _OUTPUT_ROOM
+        text = (ring[at:] + ring[:at]).decode("utf-8", "replace")
+        return text.partition("\n")[2] or text  # the first line has lost its beginning
 
     def allow(self, jobs: int, memory: int) -> None:
         """Limit the worker, which begins after this; 0 is no limit."""
