@@ -9,10 +9,10 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from offloop.context import JobContext, current_job
-    from offloop.decorator import Offloaded, configure, offload
+    from offloop.decorator import Offloaded, OffloadedStream, configure, offload
     from offloop.executor import Executor
     from offloop.options import Batch, Recycle
-    from offloop.pool import Job, Pool, PoolStats, Progress
+    from offloop.pool import Job, Pool, PoolStats, Progress, Stream
     from offloop.program import run
 
 __version__ = "0.1.0"
@@ -23,10 +23,12 @@ __all__ = [
     "Job",
     "JobContext",
     "Offloaded",
+    "OffloadedStream",
     "Pool",
     "PoolStats",
     "Progress",
     "Recycle",
+    "Stream",
     "configure",
     "current_job",
     "offload",
@@ -39,10 +41,12 @@ _HOMES = {
     "Job": "offloop.pool",
     "JobContext": "offloop.context",
     "Offloaded": "offloop.decorator",
+    "OffloadedStream": "offloop.decorator",
     "Pool": "offloop.pool",
     "PoolStats": "offloop.pool",
     "Progress": "offloop.pool",
     "Recycle": "offloop.options",
+    "Stream": "offloop.pool",
     "configure": "offloop.decorator",
     "current_job": "offloop.context",
     "offload": "offloop.decorator",

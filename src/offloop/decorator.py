@@ -14,6 +14,7 @@ import asyncio
 import functools
 import inspect
 import weakref
+from contextlib import aclosing, closing
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,7 +24,6 @@ from typing import (
     Protocol,
     TypeVar,
     Unpack,
-    cast,
     overload,
 )
 
@@ -38,17 +38,19 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterable,
+        AsyncIterator,
         Callable,
         Coroutine,
         Iterable,
+        Iterator,
         Mapping,
     )
 
-    from offloop.engines.base import Job
+    from offloop.engines.base import Job, Stream
     from offloop.options import JobWords
     from offloop.view import PoolView
 
-__all__ = ["Offloaded", "configure", "offload"]
+__all__ = ["Offloaded", "OffloadedStream", "configure", "offload"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -102,6 +104,45 @@ class Offloaded(Protocol[P, T]):
         ...
 
 
+class OffloadedStream(Protocol[P, T]):
+    """A generator function whose calls are streams: what `offload` makes of one.
+
+    It is an asynchronous generator function with these attributes; as a method it is
+    bound to its object like any other.
+    """
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T]:
+        """Run it in the default pool, and yield its parts as they come."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: Any = ...) -> OffloadedStream[P, T]: ...
+    @overload
+    def __get__(
+        self: OffloadedStream[Concatenate[S, Q], T], instance: S, owner: Any = ...
+    ) -> Callable[Q, AsyncGenerator[T]]: ...
+
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+        """Do the same, with the job of the stream at hand; see `Pool.stream`."""
+        ...
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function itself, here and now."""
+        ...
+
+    def options(self, **changes: Unpack[JobWords]) -> OffloadedStream[P, T]:
+        """Return the same function with other job options; see `PoolView.options`."""
+        ...
+
+
+@overload
+def offload(  # type: ignore[overload-overlap]  # the first that fits is meant
+    fn: Callable[P, AsyncIterator[T] | Iterator[T]], /
+) -> OffloadedStream[P, T]: ...
 @overload
 def offload(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Offloaded[P, T]: ...
 @overload
@@ -116,8 +157,9 @@ def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         **options: job options, as for `Pool.options`.
 
     Returns:
-        The function as a coroutine function (see `Offloaded`); with options only, a
-        decorator that makes it.
+        The function as a coroutine function (see `Offloaded`), or, for a generator
+        function, as an asynchronous generator function (see `OffloadedStream`); with
+        options only, a decorator that makes it.
 
     Raises:
         NotOffloadable: for what is not callable.
@@ -138,6 +180,10 @@ def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 class _Offload(Protocol):
     """The decorator that `offload` with options makes."""
 
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, AsyncIterator[T] | Iterator[T]], /
+    ) -> OffloadedStream[P, T]: ...
     @overload
     def __call__(
         self, fn: Callable[P, Coroutine[Any, Any, T]], /
@@ -173,17 +219,61 @@ def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     if not context.in_worker():
         load_engine(chosen_engine("local"))
 
-    @functools.wraps(fn)
-    async def offloaded(*args: Any, **kwargs: Any) -> Any:
-        return await _run(fn, options, args, kwargs)
-
-    face = cast("Any", offloaded)
+    face: Any = _streaming(fn, options) if _generates(fn) else _awaited(fn, options)
     face.__offloop__ = True  # tells a worker to take the function behind it
     face.local = fn
+    face.stream = functools.partial(_stream, fn, options)
     face.submit = functools.partial(_submit, fn, options)
     face.map = functools.partial(_map, fn, options)
     face.options = functools.partial(_with_options, fn, options)
     return face
+
+
+def _awaited(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    @functools.wraps(fn)
+    async def offloaded(*args: Any, **kwargs: Any) -> Any:
+        return await _run(fn, options, args, kwargs)
+
+    return offloaded
+
+
+def _generates(fn: Callable[..., Any]) -> bool:
+    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+def _streaming(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    @functools.wraps(fn)
+    async def offloaded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        parts: AsyncGenerator[Any]
+        if context.in_job():
+            parts = _here(fn(*args, **kwargs))
+        else:
+            parts = aiter(_default_view(options).stream(fn, *args, **kwargs))
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+
+    return offloaded
+
+
+async def _here(made: Any) -> AsyncGenerator[Any]:
+    """Iterate any generator asynchronously, where it is."""
+    if hasattr(made, "__anext__"):
+        async with aclosing(made):
+            async for part in made:
+                yield part
+        return
+    with closing(made):
+        for part in made:
+            yield part
+
+
+def _stream(
+    fn: Callable[..., Any], options: Mapping[str, Any], /, *args: Any, **kwargs: Any
+) -> Stream[Any]:
+    if _is_method(fn):
+        _check_object(fn, "stream", args, kwargs)
+    return _default_view(options).stream(fn, *args, **kwargs)
 
 
 async def _run(

@@ -6,6 +6,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
     parent → worker                          worker → parent
     JOBS     calls (+ news)                   READY     pid
     RECALL   job numbers                      RESULTS   results
+    MORE     job, parts, bytes                PARTS     job, payloads, bytes (+ places)
     STOP                                      ANSWERS   answers, imported modules,
                                                         tokens
                                               RETURNED  job numbers
@@ -24,11 +25,12 @@ A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(
 places, attempt, deadline, many, context)``. A *result* is ``(job, (payload, started),
 run time)``, and an *answer* that is more than such a result ``(..., status, places)``.
 Times are in seconds, on the monotonic clock, which all processes of a machine share;
-`many` says that the function is to be called with each tuple of a list; the context is
-what `wire.carried` makes of the caller's, if anything. A payload is what `wire.codec`
-makes. Calls and answers travel in lists, because many small jobs then share one
-message. The *news* are definitions of functions and the numbers of those that may be
-forgotten, the same for objects that were put, and tokens.
+`many` is True if the function is to be called with each item of a list, and a number if
+it is a generator function, which may be so many parts ahead of its consumer; the
+context is what `wire.carried` makes of the caller's, if anything. A payload is what
+`wire.codec` makes. Calls and answers travel in lists, because many small jobs then
+share one message. The *news* are definitions of functions and the numbers of those that
+may be forgotten, the same for objects that were put, and tokens.
 
 Large buffers are named by their *places*, ``(token, offset, size, mode)`` in the memory
 of the sender, or, in an answer, None for a frame behind the envelope; a payload that is
@@ -54,6 +56,7 @@ DUMP_SIGNAL: int = WAKE_SIGNAL + 1
 JOBS = 1
 RECALL = 2
 STOP = 3
+MORE = 4
 
 # worker → parent
 READY = 11
@@ -63,6 +66,7 @@ BROKEN = 14
 ANSWERS = 15
 SPENT = 16
 PROGRESS = 17
+PARTS = 18
 
 # how a large buffer is seen; PRIVATE: changes stay with the one who makes them
 WRITABLE = 0

@@ -74,6 +74,7 @@ class JobWords(TypedDict, total=False):
     on_cancel: OnCancel
     single_flight: bool
     batch: Batch | None
+    buffersize: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class JobOptions:
             and made while one is going share its run and its result.
         batch: calls of `run`, or of the decorated function, are gathered, and the
             function is called with a list of items; None: it is called with each.
+        buffersize: parts that the generator of a stream may be ahead of its consumer;
+            None: 256, and never more than 32 MiB and one part.
     """
 
     timeout: float | None = None
@@ -130,6 +133,7 @@ class JobOptions:
     on_cancel: OnCancel = "stop"
     single_flight: bool = False
     batch: Batch | None = None
+    buffersize: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("timeout", "run_timeout"):
@@ -149,6 +153,8 @@ class JobOptions:
                 raise TypeError(f"retry_on takes exception types, not {kind!r}")
         one_of("on_full", self.on_full, ("raise", "wait"))
         one_of("on_cancel", self.on_cancel, ("stop", "kill", "finish"))
+        if self.buffersize is not None:
+            whole("buffersize", self.buffersize, least=1)
         if self.batch is not None and not isinstance(self.batch, Batch):
             raise TypeError(f"batch takes a Batch(...), not {self.batch!r}")
         if self.batch is not None and self.single_flight:

@@ -16,7 +16,7 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar
 
-from offloop.engines.base import Job, PoolStats, Progress, Timings
+from offloop.engines.base import Job, PoolStats, Progress, Stream, Timings
 from offloop.engines.choice import load_engine
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.gathering import Gathering
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.base import Engine, WorkerDump
 
-__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Timings"]
+__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Stream", "Timings"]
 
 E = TypeVar("E", bound=Event)
 

@@ -19,7 +19,7 @@ from typing import (
 )
 
 from offloop.ahead import Plan, results_ahead, source_of
-from offloop.engines.base import Job
+from offloop.engines.base import Job, Stream
 from offloop.errors import UsageError
 from offloop.options import whole
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
         AsyncIterable,
+        AsyncIterator,
         Awaitable,
         Callable,
         Iterable,
+        Iterator,
         Mapping,
     )
 
@@ -82,6 +84,7 @@ class PoolView:
                 "finish".
             single_flight: equal calls of `run` that are going share one run.
             batch: calls of `run` are gathered into lists; a `Batch`.
+            buffersize: parts that a stream's generator may be ahead of its consumer.
 
         Raises:
             TypeError: for a word that is not an option.
@@ -242,6 +245,37 @@ class PoolView:
             return_exceptions=return_exceptions,
         )
         return results_ahead(plan)
+
+    def stream(
+        self,
+        fn: Callable[P, AsyncIterator[T] | Iterator[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Stream[T]:
+        """Run a generator function in a worker and yield its parts as they come.
+
+        It begins when the first part is asked for. The generator then runs ahead of its
+        consumer, by 256 parts or 32 MiB at most (option `buffersize`), and waits in its
+        `yield`. It has a worker for itself until it ends. Leaving the loop closes it.
+
+        Args:
+            fn: a generator function, also an asynchronous one, or a function that
+                returns an iterator.
+            *args: its positional arguments.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            An asynchronous iterator of the parts. It raises what `run` raises, and what
+            the generator raised, after the parts that came before. `timeout` and
+            `run_timeout` end when the last part has arrived here, and count the time in
+            which the generator waits for its consumer. A stream that has given a part
+            is not tried again.
+        """
+        if self._job_options.batch is not None:
+            raise _not_gathered("stream")
+        engine = self._pool._engine_now()
+        return Stream(engine.stream(fn, args, kwargs, self._job_options))
 
 
 def _not_gathered(face: str) -> UsageError:

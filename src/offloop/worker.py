@@ -36,8 +36,10 @@ from types import CoroutineType
 from offloop import context, heap, messages, meter
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
+from offloop.outflow import Outflow
 from offloop.printed import keep_printed
-from offloop.wire import carried, chunks, codec, failures
+from offloop.running import run_coroutine, run_fully
+from offloop.wire import chunks, codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
 from offloop.wire.status import StatusPage
@@ -132,6 +134,8 @@ class Worker:
         self._unsafe = 0
         #: number of the job whose user code is on the stack now; 0 for none
         self._in_job = 0
+        #: what sends the parts of the job that runs now; None if that is no stream
+        self._flow: Outflow | None = None
         #: the call of the latest job, and what it was told of itself if it has asked
         self._call: tuple[Any, ...] = ()
         self._told: tuple[tuple[Any, ...], context.JobContext] | None = None
@@ -223,6 +227,9 @@ class Worker:
             self._inbox.extend(calls)
         elif kind == messages.RECALL:
             self._give_back(set(message[1]))
+        elif kind == messages.MORE:
+            if self._flow is not None and self._flow.job == message[1]:
+                self._flow.more(*message[2:])
         elif kind == messages.STOP:
             self._stopping = True
 
@@ -248,8 +255,19 @@ class Worker:
         while (message := self._channel.receive_nowait()) is not None:
             self._take(message)
 
+    def _wait(self) -> None:
+        """Wait for a message, for a while, and take it."""
+        message = self._channel.receive()
+        if message is not None:
+            self._take(message)
+
     def _give_back(self, unwanted: set[int]) -> None:
-        """Return those of `unwanted` that have not begun; answers even if none has."""
+        """Return those of `unwanted` that have not begun; answers even if none has.
+
+        A stream that has begun is closed.
+        """
+        if self._flow is not None and self._flow.job in unwanted:
+            self._flow.close_asked()
         kept: deque[tuple[Any, ...]] = deque()
         returned = []
         for call in self._inbox:
@@ -314,6 +332,7 @@ class Worker:
         started_ns = time.monotonic_ns()
         page.begin(job, started_ns)
         name = ""
+        many = len(call) > 3 and call[6]
         payload: Any
         out: list[Any] = []
         places: list[Any] = []
@@ -338,17 +357,16 @@ class Worker:
                 self._enter_sandbox(self._before_first)
             if page.interrupted() == job:  # the signal came before that line
                 raise JobInterrupted
-            many = len(call) > 3 and call[6]
             if many or (len(call) > 3 and call[7]):
-                value = _run_fully(function, args, kwargs, call, name)
+                value = run_fully(function, args, kwargs, call, name, self._stream)
             else:
                 value = function(*args, **kwargs)
                 if type(value) is CoroutineType:
-                    value = _run_coroutine(value)
+                    value = run_coroutine(value)
             self._in_job = 0
             if self._limit is not None:
                 self._limit.lift()
-            encode = chunks.encode if many else codec.encode_result
+            encode = chunks.encode if many is True else codec.encode_result
             payload, out = encode(value, name)
             status = messages.OK
             if out or (type(payload) is bytes and len(payload) >= codec.OUT_OF_BAND):
@@ -374,9 +392,21 @@ class Worker:
             answer: tuple[Any, ...] = job, body, run_time
         else:
             answer = job, body, run_time, status, places
-        kept = not out and page.keep(marshal.dumps(answer, 2))
+        # The end of a stream is not kept: its parts may be lost with the process.
+        whole = not out and (not many or many is True)
+        kept = whole and page.keep(marshal.dumps(answer, 2))
         self._answer(answer, out, ended_ns)
         return kept
+
+    def _stream(self, call: tuple[Any, ...], name: str, make: Callable[[], Any]) -> Any:
+        """Send what a generator yields; returns its value."""
+        ends = self._channel, self._workspace, self._page
+        way = self._listen, self._wait, self._obey
+        self._flow = Outflow(call[0], name, call[6], *ends, *way)
+        try:
+            return self._flow.run(make())
+        finally:
+            self._flow = None
 
     def _answer(self, answer: tuple[Any, ...], buffers: list[Any], now_ns: int) -> None:
         if not self._answers:
@@ -458,13 +488,22 @@ class Worker:
         """
         if not self._in_job:
             return
+        if self._flow is not None:
+            if not self._flow.inside:  # it looks before it goes on
+                self._flow.alarmed = True
+                return
+            self._flow.flush()
         if self._page.interrupted() == self._in_job:
-            if not self._asked:
-                self._asked = True
-                self._describe_job().cancelled = True
-                raise JobInterrupted
+            self._obey()
         elif self._page.attention():
             self._listen()
+
+    def _obey(self) -> None:
+        """Stop the running job if the parent asks for it, once."""
+        if self._page.interrupted() == self._in_job and not self._asked:
+            self._asked = True
+            self._describe_job().cancelled = True
+            raise JobInterrupted
 
     def _leave_interrupted(self, job: int) -> bool:
         """Answer for a job that was stopped. The worker leaves: its state is unknown.
@@ -485,36 +524,6 @@ class Worker:
         self._inbox.clear()
         self._arrived.clear()
         return True
-
-
-def _run_fully(
-    function: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    call: tuple[Any, ...],
-    name: str,
-) -> Any:
-    """Run a call that has its caller's context, or many items."""
-
-    def run() -> Any:
-        if call[6]:
-            finish = _run_coroutine
-            return chunks.run(function, args, finish=finish, job_id=call[0], name=name)
-        value = function(*args, **kwargs)
-        return _run_coroutine(value) if type(value) is CoroutineType else value
-
-    if not call[7]:
-        return run()
-    try:
-        return carried.restored(call[7]).run(run)
-    finally:
-        carried.let_go()
-
-
-def _run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
-    import asyncio
-
-    return asyncio.run(coroutine)
 
 
 def thread_count() -> int:

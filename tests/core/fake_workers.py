@@ -22,6 +22,7 @@ from offloop.core.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from offloop.core.commands import (
+        CloseJob,
         InterruptJob,
         KillWorker,
         RecallJobs,
@@ -50,6 +51,16 @@ RELEASING = {
     "cancel_all",
     "time_passed",
 }
+
+
+class Resting(JobRecord):
+    """A job that can be closed where it rests, as a stream can."""
+
+    __slots__ = ()
+
+    @property
+    def closes(self) -> bool:
+        return True
 
 
 @dataclass
@@ -100,6 +111,8 @@ class FakeWorker:
     held: dict[int, float] = field(default_factory=dict)
     interrupted: int | None = None
     grace_over: float = inf
+    #: when a job that was asked to close may be interrupted
+    patience_over: float = inf
     #: since when the first of `held` can have been running
     head_since: float = 0.0
     #: jobs that were asked back
@@ -144,6 +157,11 @@ class FakeWorker:
             fact = ("job_failed", self.running, "error", run_time, retryable)
         self.outbound.append(fact)
         self.running = None
+
+    def give_a_part(self) -> None:
+        """Tell of a part of what the running job gives."""
+        if not self.gone and self.running is not None:
+            self.outbound.append(("job_yielded", self.running))
 
     def notice(self, returned_last: bool = False) -> None:
         """Stop the running job if the interrupt was meant for it, and leave."""
@@ -204,9 +222,10 @@ class World:
                 self.judge_head(worker)
 
     def submit(
-        self, cost, *, hold=False, key=None, limit=None, size=0, **options
+        self, cost, *, hold=False, rests=False, key=None, limit=None, size=0, **options
     ) -> int:
-        record = JobRecord(self.scheduler.next_id(), cost, **options)
+        kind = Resting if rests else JobRecord
+        record = kind(self.scheduler.next_id(), cost, **options)
         record.key, record.limit, record.size = key, limit, size
         entry = Entry(record, order=len(self.jobs), retries=record.retries)
         entry.submitted_at = self.now
@@ -278,6 +297,11 @@ class World:
             self.tell(name, worker.number, *args)
             return
         entry = self.jobs[args[0]]
+        if name == "job_yielded":
+            if entry.ending is None:
+                entry.retries = 0
+                self.tell(name, worker.number, *args)
+            return
         wanted = entry.ending is None
         self.let_go(worker, args[0])
         if name == "job_interrupted":
@@ -332,7 +356,7 @@ class World:
         entry.returned = returned
         if worker.interrupted == job_id:
             worker.interrupted = None
-            worker.grace_over = inf
+            worker.grace_over = worker.patience_over = inf
 
     # Judgement
 
@@ -454,8 +478,26 @@ class World:
         assert entry.ending is not None, "only what was settled is stopped"
         finish = entry.record.on_cancel == "finish"
         assert not (entry.ending is Ending.CANCELLED and finish)
+        worker.target = command.job
+        if entry.record.closes:
+            assert worker.interrupted == command.job, "it was not asked to close"
+            assert worker.patience_over <= self.now
+            worker.patience_over = inf
+            return
         assert worker.interrupted is None
-        worker.interrupted = worker.target = command.job
+        worker.interrupted = command.job
+        worker.grace_over = self.now + GRACE
+
+    def judge_CloseJob(self, command: CloseJob) -> None:
+        worker, entry = self.workers[command.worker], self.jobs[command.job]
+        assert entry.record.closes
+        assert command.job in worker.held
+        assert entry.ending is not None, "only what was settled is stopped"
+        finish = entry.record.on_cancel == "finish"
+        assert not (entry.ending is Ending.CANCELLED and finish)
+        assert worker.interrupted is None
+        worker.interrupted = command.job
+        worker.patience_over = self.now + GRACE / 2
         worker.grace_over = self.now + GRACE
 
     def judge_KillWorker(self, command: KillWorker) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from offloop.core.policies import (
     ChunkSize,
     DrainRate,
+    OwnRun,
     RunTime,
     restart_delay,
     retry_delay,
@@ -44,6 +45,14 @@ def test_a_long_run_is_remembered_for_many_short_ones():
     for _ in range(2000):
         cost.observe(1e-5)
     assert cost.estimate == pytest.approx(1e-5, rel=0.01)
+
+
+def test_one_that_wants_a_worker_for_itself_is_never_called_short():
+    cost = OwnRun()
+    for _ in range(100):
+        cost.observe(1e-5)
+    assert cost.estimate == inf
+    assert cost.peak == pytest.approx(1e-5)
 
 
 @given(st.lists(st.floats(0, 100), min_size=8, max_size=100))

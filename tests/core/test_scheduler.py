@@ -12,7 +12,9 @@ from math import inf
 
 import pytest
 
+from core.fake_workers import Resting
 from offloop.core.commands import (
+    CloseJob,
     InterruptJob,
     KillWorker,
     RecallJobs,
@@ -67,10 +69,10 @@ class Machine:
         return self.jobs_finished(worker, [(job_id, result, run_time)])
 
     def make(
-        self, *, short=False, key=None, limit=None, size=0, **options
+        self, *, short=False, kind=JobRecord, key=None, limit=None, size=0, **options
     ) -> JobRecord:
         cost = short_cost() if short else RunTime()
-        job = JobRecord(self.scheduler.next_id(), cost, **options)
+        job = kind(self.scheduler.next_id(), cost, **options)
         job.key, job.limit, job.size = key, limit, size
         return job
 
@@ -400,6 +402,67 @@ def test_a_worker_that_does_not_answer_the_interrupt_is_killed():
     assert "was cancelled and did not stop within 0.25 s" in kill.why
     assert machine.wait(60.0) == []
     assert machine.worker_lost(1, job.id, "SIGKILL") == []
+
+
+def test_a_job_that_rests_is_asked_to_close_before_it_is_interrupted():
+    machine = Machine(1)
+    job = machine.submit(kind=Resting)
+    assert machine.job_cancelled(job.id) == [
+        settled(job, Ending.CANCELLED),
+        CloseJob(1, job.id),
+    ]
+    assert machine.wait(GRACE / 4) == []
+    assert machine.wait(GRACE / 4) == [InterruptJob(1, job.id)]
+    assert machine.wait(GRACE / 4) == []
+    (kill,) = machine.wait(GRACE / 4)
+    assert isinstance(kill, KillWorker)
+    assert "was cancelled and did not stop within 0.25 s" in kill.why
+
+
+def test_a_job_that_closes_leaves_a_worker_that_is_used_again():
+    machine = Machine(1)
+    job = machine.submit(kind=Resting)
+    other = machine.submit()
+    machine.job_cancelled(job.id)
+    assert machine.job_finished(1, job.id, None, 0.1) == [SendJobs(1, [other])]
+    assert machine.wait(GRACE) == [], "neither the interrupt nor the kill comes"
+
+
+def test_a_job_that_times_out_is_asked_to_close_too():
+    machine = Machine(1)
+    job = machine.submit(kind=Resting, run_timeout=1.0)
+    assert machine.wait(1.0) == [
+        settled(job, Ending.RUN_TIMEOUT),
+        CloseJob(1, job.id),
+    ]
+    assert machine.wait(GRACE / 2) == [InterruptJob(1, job.id)]
+    assert machine.job_interrupted(1, job.id) == []
+    assert machine.wait(LEAVE_TIME - 0.1) == []
+
+
+@pytest.mark.parametrize("on_cancel", ["kill", "finish"])
+def test_a_job_is_asked_to_close_only_where_cancelling_stops_it(on_cancel):
+    machine = Machine(1)
+    job = machine.submit(kind=Resting, on_cancel=on_cancel)
+    _, *commands = machine.job_cancelled(job.id)
+    kinds = [type(command) for command in commands]
+    assert kinds == ([KillWorker] if on_cancel == "kill" else [])
+
+
+def test_a_job_that_has_given_a_part_is_not_tried_again():
+    machine = Machine(1)
+    job = machine.submit(kind=Resting, retries=3)
+    assert machine.job_yielded(1, job.id) == []
+    assert machine.job_yielded(1, job.id) == []
+    assert machine.job_failed(1, job.id, "error", 0.1, True) == [
+        settled(job, Ending.ERROR, "error")
+    ]
+    other = machine.submit(kind=Resting, retries=3)
+    machine.job_yielded(1, other.id)
+    assert machine.worker_lost(1, other.id, "exit") == [
+        settled(other, Ending.LOST, "exit")
+    ]
+    assert other.story().count("given a part away") == 1
 
 
 def test_a_worker_with_an_interrupted_job_gets_nothing_until_it_answers():
@@ -933,6 +996,7 @@ def test_an_unknown_worker_is_a_bug():
         ("job_finished", (9, 1, None, 0.1)),
         ("job_failed", (9, 1, None, 0.1, False)),
         ("job_interrupted", (9, 1)),
+        ("job_yielded", (9, 1)),
         ("jobs_returned", (9, [1])),
         ("worker_retiring", (9,)),
         ("worker_lost", (9, None, "exit")),
@@ -949,6 +1013,7 @@ def test_an_answer_for_a_job_that_the_worker_does_not_have_is_a_bug():
         ("job_finished", (other, job.id, None, 0.1)),
         ("job_failed", (other, job.id, None, 0.1, False)),
         ("job_interrupted", (other, job.id)),
+        ("job_yielded", (other, job.id)),
         ("jobs_returned", (other, [job.id])),
     ]:
         with pytest.raises(InternalError, match="does not have") as caught:

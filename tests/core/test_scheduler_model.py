@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from core.fake_workers import World
 from offloop.core.limits import ConcurrencyLimit
-from offloop.core.policies import RunTime
+from offloop.core.policies import OwnRun, RunTime
 
 INF = float("inf")
 
@@ -24,6 +24,7 @@ class SchedulerModel(RuleBasedStateMachine):
         self.world = World()
         self.world.start_worker()
         self.short, self.middle, self.unknown = RunTime(), RunTime(), RunTime()
+        self.alone = OwnRun()
         self.limits = {"one": ConcurrencyLimit(1), "two": ConcurrencyLimit(2)}
         for _ in range(8):
             self.short.observe(1e-5)
@@ -67,6 +68,22 @@ class SchedulerModel(RuleBasedStateMachine):
     def submit_to_be_sent_with_others(self, cost, deadline, priority):
         cost, deadline = getattr(self, cost), self.world.now + deadline
         self.world.submit(cost, hold=True, deadline=deadline, priority=priority)
+
+    @rule(
+        retries=st.integers(0, 2),
+        deadline=st.sampled_from([INF, INF, 0.005, 0.3]),
+        on_cancel=st.sampled_from(["stop", "stop", "kill", "finish"]),
+    )
+    def submit_one_that_rests(self, deadline, **options):
+        deadline += self.world.now
+        self.world.submit(self.alone, rests=True, deadline=deadline, **options)
+
+    @precondition(lambda self: self.world.workers)
+    @rule(index=st.integers(0, 3))
+    def give_a_part(self, index):
+        worker = self.worker(index)
+        if worker.running is not None and self.world.jobs[worker.running].record.closes:
+            worker.give_a_part()
 
     @rule()
     def release(self):

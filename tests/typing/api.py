@@ -7,8 +7,16 @@ that is not needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from concurrent.futures import Future
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -21,6 +29,7 @@ from offloop import (
     Pool,
     PoolStats,
     Recycle,
+    Stream,
     configure,
     current_job,
     offload,
@@ -63,7 +72,26 @@ async def plain_async(number: int) -> complex:
     return complex(number)
 
 
+@offload
+def tokens(prompt: str, most: int = 8) -> Iterator[str]:
+    yield from prompt.split()[:most]
+
+
+@offload(timeout=30, buffersize=8)
+async def pages(url: str) -> AsyncIterator[bytes]:
+    yield url.encode()
+
+
+def lines(path: str) -> Generator[str, None, int]:
+    yield path
+    return 1
+
+
 class Model:
+    @offload
+    def words(self, text: str) -> Iterator[str]:
+        yield text
+
     @offload
     def predict(self, features: list[float]) -> float:
         return sum(features)
@@ -102,6 +130,42 @@ async def decorated_functions() -> None:
     await scale(b"", 4, timeout=1)  # type: ignore[call-arg]
     scale.submit(b"", "4")  # type: ignore[arg-type]
     scale.local(4)  # type: ignore
+
+
+async def offloaded_generators() -> None:
+    assert_type(tokens("a b"), AsyncGenerator[str, None])
+    async for token in tokens("a b", most=1):
+        assert_type(token, str)
+    async for page in pages("url"):
+        assert_type(page, bytes)
+    async for word in Model().words("text"):
+        assert_type(word, str)
+    stream = tokens.stream("a b")
+    assert_type(stream, Stream[str])
+    assert_type(stream.job, Job[Any] | None)
+    assert_type(await anext(stream), str)
+    await stream.aclose()
+    assert_type(tokens.local("a"), Any)
+    async for token in tokens.options(timeout=1)("a"):
+        assert_type(token, str)
+
+    tokens(1)  # type: ignore[arg-type]
+    await tokens("a")  # type: ignore[misc]
+    tokens.submit("a")  # type: ignore[attr-defined]
+    tokens.map(["a"])  # type: ignore[attr-defined]
+
+
+async def streams(pool: Pool) -> None:
+    assert_type(pool.stream(lines, "path"), Stream[str])
+    async for line in pool.stream(lines, path="path"):
+        assert_type(line, str)
+    async for token in pool.options(buffersize=1).stream(tokens, "a b"):
+        assert_type(token, str)
+    async with aclosing(pool.stream(lines, "path")) as stream:
+        assert_type(await anext(stream), str)
+
+    pool.stream(lines, 1)  # type: ignore[arg-type]
+    pool.stream(plain, 1)  # type: ignore[arg-type]
 
 
 async def decorated_functions_are_coroutine_functions() -> None:

@@ -38,6 +38,17 @@ class RecallJobs:
 
 
 @dataclass(slots=True)
+class CloseJob:
+    """Ask the job to end at its next resting place, which leaves its worker sound.
+
+    An interrupt follows if it does not come to one.
+    """
+
+    worker: int
+    job: int
+
+
+@dataclass(slots=True)
 class InterruptJob:
     """Raise JobInterrupted inside the job if the worker still runs it."""
 
@@ -84,6 +95,7 @@ class SettleResults:
 Command = (
     SendJobs
     | RecallJobs
+    | CloseJob
     | InterruptJob
     | KillWorker
     | StopWorker

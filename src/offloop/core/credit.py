@@ -47,6 +47,7 @@ class WorkerRecord:
         "ending",
         "head_since",
         "inbox",
+        "interrupt_at",
         "interrupted",
         "kill_at",
         "load",
@@ -77,6 +78,8 @@ class WorkerRecord:
         self.recalled = False
         #: number of the job that was told to stop and has not been answered for
         self.interrupted: int | None = None
+        #: when that job is interrupted, which was asked to close; else inf
+        self.interrupt_at = inf
         #: when it is killed; inf unless it was interrupted
         self.kill_at = inf
         #: gets no more jobs, and is stopped when its inbox is empty

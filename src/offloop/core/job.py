@@ -173,6 +173,11 @@ class JobRecord:
         #: moves out of the ordinary, for story(); None until there is one
         self.history: list[tuple[float, str]] | None = None
 
+    @property
+    def closes(self) -> bool:
+        """True if it rests now and then, and can be ended there without any harm."""
+        return False
+
     def move(self, state: JobState) -> None:
         """Change the state along `MOVES`; no other line of offloop sets it.
 

@@ -43,13 +43,15 @@ class RunTime:
         whole: that of the same function when it is called once, if this is of chunks.
     """
 
-    __slots__ = ("_whole", "chunks", "estimate", "peak", "samples")
+    __slots__ = ("_whole", "chunks", "estimate", "peak", "samples", "streams")
 
     def __init__(self, whole: RunTime | None = None) -> None:
         #: what this is the `chunks` of, if it is
         self._whole = whole
         #: the same for jobs that call the function with each item of a chunk
         self.chunks: RunTime | None = None
+        #: the same for jobs that send its results one by one
+        self.streams: OwnRun | None = None
         #: seconds that nearly every run stays under; inf while too few have been seen
         self.estimate = inf
         #: the same without that caution
@@ -71,6 +73,17 @@ class RunTime:
         self.samples += 1
         if self.samples >= _KNOWN_AFTER:
             self.estimate = self.peak
+
+
+class OwnRun(RunTime):
+    """For jobs that have a worker for themselves, however short they may be."""
+
+    __slots__ = ()
+
+    def observe(self, run_time: float) -> None:
+        """Learn from a run, but never call the function short."""
+        super().observe(run_time)
+        self.estimate = inf
 
 
 class ChunkSize:

@@ -1,8 +1,13 @@
 """What happens to the job that a worker runs, once it must not or should not run on.
 
+    CloseJob ──────▶ closed: the worker answers for the job, and is usable again
+         │ half the grace
     InterruptJob ──▶ stopped: the worker says so and leaves
          │      └──▶ missed, or swallowed: it answers for the job, and is usable again
          └─ grace ─▶ KillWorker
+
+Only a job that rests now and then, as a generator does in its ``yield``, is asked to
+close first.
 
 A run that lasts while other jobs wait behind it is left alone, but they are taken
 back. For that, and for limits and grace, each worker has one time at which it is looked
@@ -18,6 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from offloop.core.commands import (
+    CloseJob,
     Command,
     InterruptJob,
     KillWorker,
@@ -31,6 +37,9 @@ from offloop.core.timers import Timers
 if TYPE_CHECKING:
     from offloop.core.credit import Roster, WorkerRecord
     from offloop.core.job import JobRecord
+
+# The share of the grace that a job gets to close before it is interrupted.
+_TO_CLOSE = 0.5
 
 
 class Runs:
@@ -70,10 +79,20 @@ class Runs:
             return
         worker.interrupted = job.id
         self._roster.close(worker)
-        commands.append(InterruptJob(worker.number, job.id))
+        if job.closes:
+            commands.append(CloseJob(worker.number, job.id))
+            worker.interrupt_at = now + self._grace * _TO_CLOSE
+        else:
+            commands.append(InterruptJob(worker.number, job.id))
         # Those behind it must not begin, or the kill could hit one of them.
         self.recall_rest(worker, commands)
         self.kill_later(worker, now + self._grace)
+
+    def insist(self, worker: WorkerRecord, commands: list[Command]) -> None:
+        """Interrupt the job that was asked to close, and has not."""
+        worker.interrupt_at = inf
+        assert worker.interrupted is not None  # else there would be no such time
+        commands.append(InterruptJob(worker.number, worker.interrupted))
 
     def recall(
         self, worker: WorkerRecord, job_ids: list[int], commands: list[Command]
@@ -120,7 +139,7 @@ class Runs:
         worker.slow = worker.recalled = False
         if worker.interrupted == left:
             worker.interrupted = None
-            worker.kill_at = inf
+            worker.interrupt_at = worker.kill_at = inf
         if worker.ending:
             return
         if not worker.retiring:
@@ -147,7 +166,7 @@ class Runs:
     ) -> None:
         """End the worker's process; the jobs in its inbox come back when it is lost."""
         worker.ending = True
-        worker.kill_at = inf
+        worker.interrupt_at = worker.kill_at = inf
         self._roster.close(worker)
         commands.append(KillWorker(worker.number, why, reason, hung))
 
@@ -168,6 +187,7 @@ class Runs:
     def leave(self, worker: WorkerRecord, now: float) -> None:
         """Note that a worker has stopped its job and is on its way out."""
         worker.interrupted = None
+        worker.interrupt_at = inf
         worker.ending = True
         self._roster.close(worker)
         # Leaving may hang as well, in an atexit function or a thread of the user's.
@@ -193,7 +213,7 @@ class Runs:
 
     def look_due(self, worker: WorkerRecord) -> float:
         """Return when something must be done with the worker if nothing happens."""
-        due = worker.kill_at
+        due = min(worker.interrupt_at, worker.kill_at)
         if worker.inbox and not worker.ending:
             head = worker.head()
             if head.state is JobState.SENT:
@@ -220,3 +240,6 @@ class Runs:
             assert worker.head().id == interrupted
             assert worker.head().state is not JobState.SENT
             assert worker.kill_at != inf or worker.ending
+        if worker.interrupt_at != inf:
+            assert interrupted is not None
+            assert worker.interrupt_at <= worker.kill_at

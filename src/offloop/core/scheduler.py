@@ -2,9 +2,10 @@
 
     job_submitted   job_cancelled                  SendJobs  RecallJobs   InterruptJob
     jobs_finished   job_failed       ┌─────────┐
-    job_interrupted jobs_returned  ─▶│Scheduler│─▶  Settle    SettleResults
-    worker_ready    worker_retiring  └─────────┘
-    worker_lost     time_passed                    StopWorker   KillWorker
+    job_interrupted jobs_returned  ─▶│Scheduler│─▶  CloseJob  Settle  SettleResults
+    job_yielded     time_passed      └─────────┘
+    worker_ready    worker_retiring                StopWorker   KillWorker
+    worker_lost
 
 Each fact is a method in the past tense; it returns what must be done now, in this
 order. The shell that calls it owns sockets, clock, processes and futures: this module
@@ -284,6 +285,17 @@ class Scheduler:
         self._roster.answered(record)
         self._go_on(record, left, now, commands)
         return commands
+
+    def job_yielded(self, worker: int, job_id: int, now: float) -> list[Command]:
+        """Never try a job again that has given a part of its result away."""
+        record = self._worker(worker)
+        job = record.inbox.get(job_id)
+        if job is None:
+            raise self._not_held(record, job_id)
+        if job.retries:
+            job.retries = 0
+            job.note(now, "has given a part away, so it is not tried again")
+        return []
 
     def job_failed(
         self,
@@ -689,6 +701,8 @@ class Scheduler:
         worker.look_at = inf
         if worker.kill_at <= now:
             runs.kill_overdue(worker, commands)
+        elif worker.interrupt_at <= now:
+            runs.insist(worker, commands)
         elif runs.look_due(worker) <= now:
             head = worker.head()
             if head.state is _SENT and worker.head_since + head.run_timeout <= now:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from offloop.wire import puts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 
     from offloop.engines.call import Call
     from offloop.options import JobOptions
@@ -175,6 +175,77 @@ class Job(asyncio.Future[T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.function} {self.state}>"
+
+
+class Inflow(abc.ABC):
+    """The parts of one stream, as they come from its generator."""
+
+    #: what runs the generator; None until the first part was asked for
+    job: Job[Any] | None
+
+    @abc.abstractmethod
+    async def next_batch(self) -> list[Any]:
+        """Return the parts that come next, at least one; none: that was the end.
+
+        The parts given before count as taken. The first call begins the stream.
+
+        Raises:
+            Exception: what submitting raises; what the generator raised, or why it did
+                not come to its end, after the parts before it.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Want no more: the generator is closed, and there are no further parts."""
+
+
+class Stream(Generic[T]):
+    """What a generator in a worker yields: an asynchronous iterator.
+
+    Made by `Pool.stream`, and by an offloaded function's ``stream``. It begins when the
+    first part is asked for. Leaving the loop, `aclose`, or cancelling what iterates
+    closes the generator: its `finally` blocks run.
+    """
+
+    __slots__ = ("_inflow", "_parts")
+
+    def __init__(self, inflow: Inflow) -> None:
+        self._inflow = inflow
+        self._parts: AsyncGenerator[T] = _parts_of(inflow)
+
+    @property
+    def job(self) -> Job[Any] | None:
+        """The job that runs the generator; None until the first part was asked for.
+
+        It has the stream's `progress` and `updates`. Its result is the value that the
+        generator returns.
+        """
+        return self._inflow.job
+
+    def __aiter__(self) -> AsyncGenerator[T]:
+        # The generator itself: a loop then holds that alone, and leaving it closes it.
+        return self._parts
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        return self._parts.__anext__()
+
+    async def aclose(self) -> None:
+        """Close the stream; returns at once, the worker closes the generator."""
+        self._inflow.close()
+        if not getattr(self._parts, "ag_running", False):
+            await self._parts.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self.job!r}>" if self.job else "<Stream, not begun>"
+
+
+async def _parts_of(inflow: Inflow) -> AsyncGenerator[Any]:
+    try:
+        while batch := await inflow.next_batch():
+            for part in batch:
+                yield part
+    finally:
+        inflow.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +430,19 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def cancel(self, job: int) -> None:
         """See to it that a job whose future was cancelled does not go on."""
+
+    @abc.abstractmethod
+    def stream(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> Inflow:
+        """Return what brings the parts that a generator function yields.
+
+        Its job is queued when the first of them is asked for.
+        """
 
     @abc.abstractmethod
     def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:

@@ -43,13 +43,19 @@ class Call(JobRecord):
     carried: Carried | None
     #: what `pool.put` has that the arguments name
     stored: Sequence[Stored]
-    #: `arguments` holds a list of argument tuples
-    many: bool
+    #: True: `arguments` holds a list of items; a number: the call is a stream, whose
+    #: generator may be so many parts ahead of its consumer
+    many: bool | int
     options: JobOptions
     #: when the function was called last, in monotonic seconds; 0.0: not yet
     started_at: float
     #: number of the worker that has the job, or had it last
     last_worker: int | None
+
+    @property
+    def closes(self) -> bool:
+        """True for a stream, which rests in each `yield` of its generator."""
+        return type(self.many) is int
 
 
 def check_sandbox(options: PoolOptions) -> None:

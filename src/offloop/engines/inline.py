@@ -18,10 +18,11 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, context
-from offloop.core.commands import InterruptJob, KillWorker, RecallJobs
+from offloop.core.commands import CloseJob, InterruptJob, KillWorker, RecallJobs
 from offloop.engines.base import Ref, WorkerDump
-from offloop.engines.scheduled import ScheduledEngine
-from offloop.wire import carried, chunks, codec, failures, puts
+from offloop.engines.scheduled import ScheduledEngine, snapshot
+from offloop.errors import PoolClosed
+from offloop.wire import carried, chunks, codec, failures, flow, puts
 from offloop.wire.functions import FunctionCache
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class InlineEngine(ScheduledEngine):
         self._puts = 0
         #: the `async def` job that runs now; one that was given up is not it any more
         self._task: asyncio.Task[None] | None = None
+        #: of the stream that runs now, and what its generator waits for
+        self._allowance = flow.Allowance(0)
+        self._let_on: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
         if self._options.initializer is not None:
@@ -69,6 +73,7 @@ class InlineEngine(ScheduledEngine):
 
     async def close(self) -> None:
         self.cancel_all()
+        self._failure = PoolClosed(f"pool {self._options.name!r} was closed")
         if self._task is not None:
             await asyncio.wait([self._task], timeout=self._options.grace)
         self._disarm()
@@ -112,7 +117,7 @@ class InlineEngine(ScheduledEngine):
 
     def _perform_rare(self, command: Command) -> None:
         match command:
-            case InterruptJob():
+            case InterruptJob() | CloseJob():
                 if self._task is not None:
                     self._task.cancel()
             case KillWorker():
@@ -154,8 +159,10 @@ class InlineEngine(ScheduledEngine):
             assert call.arguments is not None  # what is here is never elsewhere
             args, kwargs = codec.decode_call(call.arguments, call.buffers)
             value: Any
-            if not call.many:
+            if call.many is not True:
                 value = own.run(function, *args, **kwargs)
+                if call.closes:
+                    value = self._emit_all(call, value)
             elif call.function.kind == "async":
                 name = call.function.name
                 value = chunks.run_async(function, args, job_id=call.id, name=name)
@@ -186,6 +193,43 @@ class InlineEngine(ScheduledEngine):
             self._reply(call, began, *answer)
         else:
             self._fail(call, began, failure)
+
+    async def _emit_all(self, call: Call, made: Any) -> Any:
+        """Run a generator as its parts are taken; returns the value that it returns."""
+        self._allowance = flow.Allowance(call.many)
+        try:
+            if hasattr(made, "__anext__"):
+                async for part in made:
+                    await self._emit(call, part)
+                return None
+            flow.check(made, call.function.name)
+            while True:
+                try:
+                    part = next(made)
+                except StopIteration as end:
+                    return end.value
+                await self._emit(call, part)
+        finally:
+            if hasattr(made, "aclose"):
+                await made.aclose()
+            elif hasattr(made, "close"):
+                made.close()
+
+    async def _emit(self, call: Call, part: Any) -> None:
+        payload, views = codec.encode_result(part, call.function.name)
+        buffers = [snapshot(view) for view in views]  # the generator may change them
+        size = flow.size_of(payload) + sum(map(len, buffers))
+        self._allowance.spend(size)
+        self._heard_parts(_HERE, call.id, [payload], size, buffers or None)
+        await asyncio.sleep(0)
+        while self._allowance.spent:
+            self._let_on = self.loop.create_future()
+            await self._let_on
+
+    def let_on(self, call: Call, parts: int, size: int) -> None:
+        self._allowance.refill(parts, size)
+        if self._let_on is not None and not self._let_on.done():
+            self._let_on.set_result(None)
 
     def _run_chunk(self, call: Call, function: Any, args: Any) -> Any:
         def refuse(coroutine: Any) -> Any:
@@ -233,5 +277,5 @@ class _Loaded:
 
 
 def _encode(call: Call, value: Any) -> tuple[Payload, list[Any]]:
-    encode = chunks.encode if call.many else codec.encode_result
+    encode = chunks.encode if call.many is True else codec.encode_result
     return encode(value, call.function.name)

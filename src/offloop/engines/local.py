@@ -20,7 +20,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, messages, meter
-from offloop.core.commands import InterruptJob, KillWorker, RecallJobs, StopWorker
+from offloop.core.commands import (
+    CloseJob,
+    InterruptJob,
+    KillWorker,
+    RecallJobs,
+    StopWorker,
+)
 from offloop.core.exits import ExitReason
 from offloop.core.job import Ending, JobState
 from offloop.engines import dumps, endings
@@ -343,6 +349,8 @@ class LocalEngine(ScheduledEngine):
             self._heard_returned(line, message[1])
         elif kind == messages.READY:
             self._heard_ready(line, message[1])
+        elif kind == messages.PARTS:
+            self._carry_parts(line, *message[1:])
         elif kind == messages.PROGRESS:
             self._heard_progress(line.worker.number, message[1], message[2])
         elif kind == messages.SPENT:
@@ -401,13 +409,20 @@ class LocalEngine(ScheduledEngine):
         """Return a result with the buffers that lie at `places`."""
         if not places:
             return answer
+        job, (payload, started), run_time = answer[:3]
+        payload, buffers = self._see(line, payload, places)
+        return job, (payload, started, buffers), run_time
+
+    def _see(
+        self, line: _Line, payload: Any, places: Sequence[Any]
+    ) -> tuple[Any, list[memoryview]]:
+        """Return a payload and its buffers, some of which lie at `places`."""
         frames = line.worker.channel.receive_buffers(places.count(None))
         buffers = line.exchange.see(places, frames)
         self._mind_memory()
-        job, (payload, started), run_time = answer[:3]
         if payload is None:
             payload = buffers.pop()
-        return job, (payload, started, buffers), run_time
+        return payload, buffers
 
     def _answered(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
         line.unanswered -= len(answers)
@@ -495,6 +510,8 @@ class LocalEngine(ScheduledEngine):
         match command:
             case RecallJobs(worker=number, jobs=jobs):
                 self._recall(self._lines[number], jobs)
+            case CloseJob(worker=number, job=job):
+                self._recall(self._lines[number], [job])
             case InterruptJob(worker=number, job=job):
                 line = self._lines[number]
                 line.worker.page.interrupt(job)
@@ -511,6 +528,36 @@ class LocalEngine(ScheduledEngine):
         if not self._recalling:
             self.loop.call_soon(self._send_recalls)
         self._recalling.add(line)
+
+    # Streams
+
+    def _carry_parts(
+        self,
+        line: _Line,
+        job: int,
+        payloads: list[Any],
+        size: int,
+        places: Sequence[Any] = (),
+    ) -> None:
+        buffers = None
+        if places:
+            payloads[0], buffers = self._see(line, payloads[0], places)
+        self._heard_parts(line.worker.number, job, payloads, size, buffers)
+
+    def let_on(self, call: Call, parts: int, size: int) -> None:
+        line = self._lines.get(call.worker or 0)
+        if line is not None:
+            if line.exchange.seen:  # memory that it may use for what comes now
+                self._send_rows(line, [], [], [])
+            self._send_message(line, (messages.MORE, call.id, parts, size))
+
+    def ask_for_parts(self, call: Call) -> None:
+        line = self._lines.get(call.worker or 0)
+        if line is not None and line.worker.page.holds_parts():
+            line.worker.send_signal(messages.WAKE_SIGNAL)
+
+    async def read_part(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        return await self._transfers.read(payload, buffers)
 
     # Large arguments and results
 

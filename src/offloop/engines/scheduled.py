@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from offloop.core.commands import SendJobs, Settle, SettleResults
-from offloop.core.job import Ending
+from offloop.core.job import Ending, JobState
 from offloop.core.limits import ConcurrencyLimit
-from offloop.core.policies import RunTime
+from offloop.core.policies import OwnRun, RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats, Progress
 from offloop.engines.call import Call
+from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
-from offloop.errors import NotOffloadable, PoolFull
+from offloop.errors import NotOffloadable, PoolClosed, PoolFull
 from offloop.telemetry import events
 from offloop.wire import codec, failures
 from offloop.wire.carried import capture
@@ -103,6 +104,7 @@ class ScheduledEngine(Engine):
             WeakValueDictionary()
         )
         self._drain_waiters: list[asyncio.Future[None]] = []
+        self._streams = Streams()
 
     # What a subclass does
 
@@ -189,7 +191,7 @@ class ScheduledEngine(Engine):
         kwargs: dict[str, Any],
         options: JobOptions,
         future: asyncio.Future[Any],
-        many: bool,
+        many: bool | int,
         carried: Carried | None,
     ) -> int:
         """Encode a call and hand it to the scheduler; `future` gets its ending."""
@@ -201,16 +203,19 @@ class ScheduledEngine(Engine):
         if self._unasked < 0:
             self._ask_room(now)
         named, args = self._functions.prepare(function, args)
-        if named.kind == "generator":
+        if named.kind == "generator" and type(many) is bool:
             raise NotOffloadable(
                 f"{named.name} is a generator function: its results come one by one, "
-                "which submit, run and map cannot deliver; return a list instead"
+                "which submit, run and map cannot deliver; use stream, or return a list"
             )
         if named.extra is None:
             named.extra = RunTime()
         cost = named.extra
-        if many:
+        if many is True:
             cost = cost.chunks = cost.chunks or RunTime(cost)
+        elif many:
+            check_streams(named)
+            cost = cost.streams = cost.streams or OwnRun(cost)
         call = Call(
             scheduler.next_id(),
             cost,
@@ -265,11 +270,11 @@ class ScheduledEngine(Engine):
             kwargs,
             named.name,
             applied=not named.id,
-            many=call.many,
+            many=call.many is True,
             slowly=True,
         )
         # Views on the caller's objects, which may change from now on.
-        call.buffers = [_snapshot(view) for view in views] if views else ()
+        call.buffers = [snapshot(view) for view in views] if views else ()
         return False
 
     def _enter(self, call: Call, now: float) -> None:
@@ -313,6 +318,7 @@ class ScheduledEngine(Engine):
             await self._turns.room()
 
     async def drain(self) -> None:
+        self._streams.abandon()
         if not self._idle():
             waiter = self.loop.create_future()
             self._drain_waiters.append(waiter)
@@ -333,6 +339,31 @@ class ScheduledEngine(Engine):
     def _idle(self) -> bool:
         """Tell whether no job is pending, wherever it is."""
         return self._scheduler.idle
+
+    # Streams
+
+    def stream(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: JobOptions,
+    ) -> Parts:
+        return Parts(self, self._streams, (function, args, kwargs, options))
+
+    @abc.abstractmethod
+    def let_on(self, call: Call, parts: int, size: int) -> None:
+        """Let the generator of a stream run on: so much was taken."""
+
+    def ask_for_parts(self, call: Call) -> None:
+        """Have it sent what a worker holds back of a stream; here nothing is."""
+
+    async def read_part(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        return codec.decode(payload, buffers)
+
+    def closed_by(self) -> PoolClosed | None:
+        failure = self._failure
+        return failure if isinstance(failure, PoolClosed) else None
 
     def cancel_all(self) -> None:
         self._perform(self._scheduler.cancel_all(time.monotonic()))
@@ -383,6 +414,19 @@ class ScheduledEngine(Engine):
         )
         if retryable:
             self._tell_retried(call, f"{type(error).__name__}: {error}")
+
+    def _heard_parts(
+        self, number: int, job: int, payloads: list[Any], size: int, buffers: Any
+    ) -> None:
+        """Pass on parts of a stream, if it is still wanted."""
+        call = self._scheduler.held(number, job)
+        stream = self._streams.get(job)
+        if stream is None or call is None or call.state is not JobState.SENT:
+            return
+        if call.retries:
+            now = time.monotonic()
+            self._perform(self._scheduler.job_yielded(number, job, now))
+        stream.feed(payloads, size, buffers)
 
     def _heard_progress(self, number: int, job: int, report: Any) -> None:
         """Pass on what a job says of its progress, if somebody can ask for it."""
@@ -511,7 +555,8 @@ class ScheduledEngine(Engine):
         self._arm()
 
 
-def _snapshot(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:
+def snapshot(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:
+    """Return a copy of a buffer that nobody else can change."""
     view = memoryview(buffer)
     return bytes(view) if view.readonly else bytearray(view)
 

@@ -136,11 +136,21 @@ class Transfers:
         applied = not named.id
         if not self.keeps:
             return codec.encode_call(
-                args, kwargs, named.name, applied=applied, many=call.many, slowly=slowly
+                args,
+                kwargs,
+                named.name,
+                applied=applied,
+                many=call.many is True,
+                slowly=slowly,
             )
         with puts.collecting(owner) as stored:
             encoded = codec.encode_call(
-                args, kwargs, named.name, applied=applied, many=call.many, slowly=slowly
+                args,
+                kwargs,
+                named.name,
+                applied=applied,
+                many=call.many is True,
+                slowly=slowly,
             )
         call.stored = stored
         return encoded
@@ -299,10 +309,9 @@ class Transfers:
 
     def decode(self, call: Call, payload: Any, buffers: Sequence[Buffer]) -> bool:
         """Decode a result in a thread, if it is large; else return False."""
-        long = len(payload) > _LONG_PICKLE
-        if not long and sum(len(buffer) for buffer in buffers) < _LONG_BUFFERS:
+        decode = _slow_decode(payload, buffers)
+        if decode is None:
             return False
-        decode = bulk.load_slowly if long else codec.decode
         task = asyncio.ensure_future(self._copier.call(decode, payload, buffers))
         self._decoding.add(task)
         task.add_done_callback(partial(self._decoded, call))
@@ -319,6 +328,17 @@ class Transfers:
         elif not future.done():
             future.set_result(task.result())
         self._ended(0)
+
+    async def read(self, payload: Any, buffers: Sequence[Buffer]) -> Any:
+        """Decode a part of a stream, in a thread if it is large.
+
+        Raises:
+            Exception: what its class raises.
+        """
+        decode = _slow_decode(payload, buffers)
+        if decode is None:
+            return codec.decode(payload, buffers)
+        return await self._copier.call(decode, payload, buffers)
 
     async def place(self, parts: Sequence[Buffer]) -> list[Large]:
         """Copy buffers into memory, when there is room for them.
@@ -403,6 +423,17 @@ class Transfers:
         self.memory_freed()
         await self._copier.call(self._memory.close)
         await self._copier.close()
+
+
+def _slow_decode(
+    payload: Any, buffers: Sequence[Buffer]
+) -> Callable[[Any, Any], Any] | None:
+    """Return what decodes it in a thread; None: it takes a moment only."""
+    if len(payload) > _LONG_PICKLE:
+        return bulk.load_slowly
+    if sum(len(buffer) for buffer in buffers) < _LONG_BUFFERS:
+        return None
+    return codec.decode
 
 
 def _copies(

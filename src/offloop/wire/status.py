@@ -16,6 +16,7 @@ has one writer, and a word of eight aligned bytes is written in one store.
     80    memory limit     parent    bytes that a job may not go beyond; 0: any
     88    sandbox          parent    give up rights before the first job
     96    printed          worker    bytes that it has written to stdout and stderr
+    104   parts held       worker    parts of a stream are held back for company
     4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     ...   output           worker    the last of those bytes, a ring
@@ -63,6 +64,7 @@ _SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
 _JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT, _SANDBOX, _PRINTED = range(6, 13)
+_PARTS = 13
 
 
 def create_file() -> int:
@@ -199,7 +201,15 @@ class StatusPage:
         self._map[_OUTPUT_AT : _OUTPUT_AT + len(rest)] = rest
         self._words[_PRINTED] = total
 
+    def hold_parts(self, held: bool) -> None:
+        """Note whether parts of a stream wait for company."""
+        self._words[_PARTS] = held
+
     # Parent's end
+
+    def holds_parts(self) -> bool:
+        """Tell whether parts of a stream are there that were not sent."""
+        return self._words[_PARTS] != 0
 
     def printed(self) -> str:
         """Return the last lines that the worker has written to stdout and stderr."""
