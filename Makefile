@@ -28,7 +28,7 @@ test: .venv/.test  ## Run the tests
 lint: .venv/.lint  ## Check style, spelling and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/codespell src tests examples docs *.md
+	$(BIN)/codespell src tests examples docs benchmarks *.md
 	$(BIN)/lint-imports --no-logo
 
 types: .venv/.lint  ## Check types, as mypy and as pyright see them

@@ -4,6 +4,7 @@
     python -m benchmarks --list
     python -m benchmarks --publish
     python -m benchmarks --from benchmarks/results/DATE-full --publish
+    python -m benchmarks --from FOLDER FOLDER ...       join what was measured in pieces
 
 Writes results.json, tables.md and charts into benchmarks/results/DATE-FORM. With
 --publish, the README's table, the charts in docs/charts and
@@ -34,15 +35,8 @@ def main() -> int:
         for case in everything.values():
             print(f"{case.name:<14}{case.title}")
         return 0
-    if args.source:
-        folder = args.source
-        results = json.loads((folder / "results.json").read_text())
-    else:
-        results = measure(args, everything)
-        folder = args.into / f"{results['machine']['date'][:16]}-{results['form']}"
-        folder = folder.with_name(folder.name.replace(":", ""))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    results = join(args.source) if args.source else measure(args, everything)
+    folder = write(results, args.into)
     document = tables.document(results, everything)
     (folder / "tables.md").write_text(document)
     print(f"\n{document}")
@@ -65,7 +59,7 @@ def arguments() -> argparse.Namespace:
     add("--only", nargs="+", metavar="CASE", help="some cases; see --list")
     add("--peers", nargs="+", metavar="NAME", help="some peers; offloop is always one")
     add("--list", action="store_true", help="name the cases, and measure nothing")
-    add("--from", dest="source", type=Path, metavar="FOLDER", help="earlier results")
+    add("--from", dest="source", type=Path, nargs="+", metavar="FOLDER")
     add("--into", type=Path, default=RESULTS, metavar="FOLDER", help="where to write")
     add("--publish", action="store_true", help="into README.md and docs/charts, too")
     args = parser.parse_args()
@@ -78,6 +72,23 @@ def check(parser: argparse.ArgumentParser, given, known: list[str], what: str) -
     if wrong := sorted(set(given or ()) - set(known)):
         wrong, known = ", ".join(wrong), ", ".join(known)
         parser.error(f"no such {what}: {wrong}; there are {known}")
+
+
+def join(folders: list[Path]) -> dict:
+    """Return earlier results; of a case that several have, those of the last."""
+    pieces = [json.loads((one / "results.json").read_text()) for one in folders]
+    found = {name: piece["cases"][name] for piece in pieces for name in piece["cases"]}
+    order = [name for name in cases.everything() if name in found]
+    return {**pieces[0], "cases": {name: found[name] for name in order}}
+
+
+def write(results: dict, into: Path) -> Path:
+    """Write results into a folder that their date names, and return it."""
+    date = results["machine"]["date"][:16].replace(":", "")
+    folder = into / f"{date}-{results['form']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    return folder
 
 
 def measure(args: argparse.Namespace, everything: dict) -> dict:
@@ -95,8 +106,14 @@ def measure(args: argparse.Namespace, everything: dict) -> dict:
     def say(text: str) -> None:
         print(f"{monotonic() - began:4.0f} s  {text}", flush=True)
 
-    found = suite.run(chosen, minutes, args.quick, names, say)
-    say("done")
+    found = {}
+    try:
+        for case in suite.run(chosen, minutes, args.quick, names, say):
+            found.update([case])
+    except KeyboardInterrupt:
+        say("interrupted: what is done is kept")
+    else:
+        say("done")
     form = "quick" if args.quick else "full"
     return {"form": form, "machine": about, "cases": found}
 

@@ -12,7 +12,11 @@ import pytest
 import run_page
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    page
+    for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md")
+    for page in ROOT.glob(glob)
+)
 WITH_CODE = [page for page in PAGES if list(run_page.blocks(page.read_text()))]
 
 

@@ -30,6 +30,7 @@ CASES = tuple(
         arguments={"case": case},
         weight=0.7,
         quick=case == "4 x 16 MB",
+        heavy=case == "4 x 16 MB",
         timeout=30.0,
     )
     for name, case, what in (

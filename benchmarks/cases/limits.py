@@ -27,6 +27,7 @@ CASES = (
             Metric("cancel", "cancel a job that waits"),
         ),
         seconds=0.5,
+        heavy=False,
     ),
 )
 

@@ -36,6 +36,7 @@ CASES = tuple(
         seconds=0.15,
         weight=2.0,
         quick=case == "array in",
+        heavy=case in ("array in", "array out"),
     )
     for case, what, contenders, floors in (
         (

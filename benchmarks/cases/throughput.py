@@ -20,7 +20,7 @@ CASES = (
         module=__name__,
         metrics=tuple(Metric(key, label, "/s") for key, label, *_ in FLOWS),
         floors=("pyzmq_pair", "futures"),
-        seconds=0.7,
+        seconds=0.5,
         weight=2.0,
     ),
 )

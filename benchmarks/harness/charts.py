@@ -107,6 +107,7 @@ def settings(look: Look) -> dict:
         "axes.spines.right": False,
         "axes.spines.top": False,
         "font.size": 10,
+        "svg.fonttype": "none",  # small files, and text that can be selected
         "svg.hashsalt": "offloop",  # the same results make the same file
         "text.color": look.ink,
         "xtick.color": look.ink,
@@ -121,7 +122,7 @@ def save(figure: pyplot.Figure, path: Path) -> list[Path]:
         figure.savefig(
             file,
             transparent=True,
-            dpi=160,
+            dpi=110,
             bbox_inches="tight",
             metadata=dates[file.suffix[1:]],
         )

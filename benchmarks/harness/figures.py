@@ -46,6 +46,7 @@ class Case(NamedTuple):
         seconds: `measure` is given for each thing that it looks at, in the long form.
         weight: share of the whole time, among the other weights.
         quick: whether it is in the quick form too.
+        heavy: whether those peers take part that need seconds to start.
         timeout: seconds after which a contender is given up.
     """
 
@@ -59,6 +60,7 @@ class Case(NamedTuple):
     seconds: float | None = 1.0
     weight: float = 1.0
     quick: bool = True
+    heavy: bool = True
     timeout: float = 60.0
 
 

@@ -18,8 +18,7 @@ BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
 #: what stands in the table: the words, the case, and its figure
 LINES = (
     ("Empty call, one at a time, 1 worker", "round-trip", "p50"),
-    ("Empty calls a second, 64 in flight, 1 worker", "throughput", "one"),
-    ("The same with {cores} workers", "throughput", "many"),
+    ("Empty calls a second, 64 in flight, {cores} workers", "throughput", "many"),
     ("`map` of 100,000 small items, items a second", "map", "rate"),
     ("Jobs of 2 ms, 64 in flight: share of ideal", "short-jobs", "share"),
     ("An array of 128 MB to a worker, and its sum back", "array-in", "134217728"),
@@ -81,4 +80,4 @@ def best_other(metric: Metric, reports: dict[str, list[dict]]) -> str:
     if not found:
         return "-"
     best = (min if metric.less_is_better else max)(found, key=found.__getitem__)
-    return f"{readable(found[best], metric.unit)} ({best})"
+    return f"{readable(found[best], metric.unit)}, {best}"

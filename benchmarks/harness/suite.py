@@ -9,7 +9,7 @@ import peers
 from harness.turns import Order, take_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harness.figures import Case
 
@@ -22,7 +22,6 @@ QUICK_PEERS = (
     "asyncio.to_thread",
     "ProcessPoolExecutor",
     "multiprocessing.Pool",
-    "loky",
     "anyio.to_process",
     "piscina (Node)",
 )
@@ -34,7 +33,7 @@ def run(
     quick: bool,
     names: list[str] | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, dict[str, list[dict]]]:
+) -> Iterator[tuple[str, dict[str, list[dict]]]]:
     """Run cases; what one does not need of its time, the others get.
 
     Args:
@@ -45,33 +44,29 @@ def run(
         names: of the contenders, if only some shall take part.
         say: is told which case runs.
 
-    Returns:
-        Case, contender, and its report of each round.
+    Yields:
+        Name of a case when it is done, and by contender the reports of all rounds.
     """
-    found = {}
     end, weights = monotonic() + minutes * 60, sum(case.weight for case in cases)
     for case in cases:
         allowed = (end - monotonic()) * case.weight / weights
         weights -= case.weight
         say(f"{case.name}: {case.title}")
-        found[case.name] = run_case(case, allowed, quick, names)
-    return found
+        yield case.name, run_case(case, allowed, quick, names)
 
 
 def run_case(
     case: Case, allowed: float, quick: bool, names: list[str] | None = None
 ) -> dict[str, list[dict]]:
     """Let the contenders of a case take turns for about so many seconds."""
+    end = monotonic() + allowed
     orders, found = invite(case, quick, names)
-    spent, took = 0.0, 0.0
+    once = {name: orders.pop(name) for name in peers.ONCE if name in orders}
+    take_turn(once, found, case.timeout)
     for _ in range(MAX_ROUNDS):
         began = monotonic()
         take_turn(orders, found, case.timeout)
-        for name in peers.HEAVY:  # one round is enough of what takes seconds to start
-            orders.pop(name, None)
-        took = monotonic() - began
-        spent += took
-        if spent + took > allowed:
+        if 2 * monotonic() - began > end:  # another round would take as long
             break
     return {name: [plain(one) for one in reports] for name, reports in found.items()}
 
@@ -91,6 +86,8 @@ def invite(
         found[name] = []
         if quick and name in peers.ALL and name not in QUICK_PEERS:
             found[name].append({"cannot": "left out of the quick form"})
+        elif not case.heavy and name in peers.HEAVY:
+            found[name].append({"cannot": "left out of this case, to save time"})
         orders[name] = Order(case.module, name, arguments, peers.PROGRAMS.get(name))
     for name in case.floors:
         order = Order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ def document(results: dict, cases: dict[str, Case]) -> str:
     ]
     for name, reports in results["cases"].items():
         parts += [f"## {cases[name].title}", *table(cases[name], reports)]
+        if name == "crossover":
+            parts += break_evens(cases[name], reports)
     return "\n\n".join(parts) + "\n"
 
 
@@ -47,6 +50,36 @@ def table(case: Case, reports: dict[str, list[dict]]) -> list[str]:
             lines.append(row([title(name), *cells(case, reports, name)]))
     missing = [f"- {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return ["\n".join(lines), *(["\n".join(missing)] if missing else [])]
+
+
+def break_evens(case: Case, reports: dict[str, list[dict]]) -> Iterator[str]:
+    """Yield from which length on work is faster elsewhere than on the loop."""
+    for name in reports:
+        if name != "inline" and (length := break_even(case, reports, name)):
+            text = readable(length, "s")
+            yield f"With {name}, a job is worth a call from about {text} on."
+
+
+def break_even(case: Case, reports: dict[str, list[dict]], name: str) -> float | None:
+    """Return the length at which the line of a contender crosses that of `inline`.
+
+    Between two lengths that were measured, both are taken as straight on logarithmic
+    axes.
+    """
+    before = None
+    for metric in case.metrics:
+        there = middle(reports[name], metric.key)
+        here = middle(reports.get("inline", []), metric.key)
+        if not (isinstance(there, float) and isinstance(here, float)):
+            return None
+        length, lead = math.log(float(metric.key)), math.log(here / there)
+        if lead > 0:
+            if before is None:
+                return None
+            x, y = before
+            return math.exp(x + (length - x) * y / (y - lead))
+        before = length, lead
+    return None
 
 
 def cells(case: Case, reports: dict, name: str) -> Iterator[str]:

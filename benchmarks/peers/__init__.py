@@ -17,7 +17,17 @@ from time import perf_counter
 
 from peers.interface import CannotDo, Peer
 
-__all__ = ["ALL", "HEAVY", "PEERS", "PROGRAMS", "CannotDo", "Peer", "load", "version"]
+__all__ = [
+    "ALL",
+    "HEAVY",
+    "ONCE",
+    "PEERS",
+    "PROGRAMS",
+    "CannotDo",
+    "Peer",
+    "load",
+    "version",
+]
 
 #: name, and the module, class and distribution behind it
 PEERS = {
@@ -48,8 +58,11 @@ ALL = (
     *PROGRAMS,
 )
 
-#: start in seconds, and so measured once a case, and not in the quick form
+#: start in seconds, and so left out of some cases
 HEAVY = ("ipyparallel", "dask", "ray")
+
+#: far behind, or slow to start: one round of them leaves time for those that are close
+ONCE = (*HEAVY, "joblib", "mpire", "aiomultiprocess", "executorlib")
 
 
 def load(name: str) -> type[Peer]:

@@ -7,6 +7,7 @@ import logging
 import os
 
 import ray
+from ray.util.multiprocessing import Pool
 
 from peers.interface import Peer
 
@@ -23,6 +24,7 @@ class Ray(Peer):
             configure_logging=False,
         )
         self.functions = {}
+        self.pool = None
 
     def call(self, function, *arguments):
         if function not in self.functions:
@@ -37,13 +39,11 @@ class Ray(Peer):
         return await asyncio.gather(*references)
 
     async def map(self, function, items):
-        from ray.util.multiprocessing import Pool
-
-        def collect():
-            with Pool(self.workers) as pool:
-                return pool.map(function, items)
-
-        return await asyncio.to_thread(collect)
+        if self.pool is None:  # its actors take all cores: there are no tasks then
+            self.pool = Pool(self.workers)
+        return await asyncio.to_thread(self.pool.map, function, items)
 
     async def close(self):
+        if self.pool is not None:
+            self.pool.terminate()
         ray.shutdown()

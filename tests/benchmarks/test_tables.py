@@ -58,6 +58,19 @@ def test_a_document_names_the_machine_and_the_versions():
     assert f"## {CASES['crossover'].title}" in text
 
 
+def test_the_break_even_is_where_the_lines_cross():
+    case = CASES["crossover"]
+    lengths = [float(metric.key) for metric in case.metrics]
+    here = [{str(length): length for length in lengths}]
+    there = [{str(length): 2e-5 + length / 2 for length in lengths}]
+    reports = {"offloop": there, "inline": here, "never": [{}], "always": here}
+    assert 3.5e-5 < tables.break_even(case, reports, "offloop") < 4.5e-5
+    assert tables.break_even(case, reports, "never") is None
+    assert tables.break_even(case, reports, "always") is None
+    (sentence,) = tables.break_evens(case, reports)
+    assert sentence.startswith("With offloop, a job is worth a call from about")
+
+
 def test_the_machine_describes_itself():
     found = machine.describe()
     assert found["cores"] >= 2
@@ -73,9 +86,9 @@ def test_the_readme_gets_its_figures_and_nothing_else_changes(tmp_path):
     assert lines[:2] == ["before", f"{readme.BEGIN} (x) -->"]
     assert lines[-2:] == [readme.END, "after"]
     assert lines[4] == (
-        "| Empty call, one at a time, 1 worker | 100 µs | 300 µs | - | 50 µs (loky) |"
+        "| Empty call, one at a time, 1 worker | 100 µs | 300 µs | - | 50 µs, loky |"
     )
-    assert lines[5].endswith("| 20 µs | - | - | 1 µs (inline) |")
+    assert lines[5].endswith("| 20 µs | - | - | 1 µs, inline |")
 
 
 def test_a_page_without_a_place_for_figures_is_an_error(tmp_path):
@@ -108,8 +121,10 @@ def suite(*arguments):
 def test_charts_are_drawn_light_and_dark(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "results.json").write_text(json.dumps(RESULTS))
-    assert suite("--from", str(tmp_path)).returncode == 0
-    made = {path.name: path.stat().st_size for path in (tmp_path / "charts").iterdir()}
+    read = suite("--from", str(tmp_path), "--into", str(tmp_path))
+    assert read.returncode == 0, read.stderr
+    charts = tmp_path / "2026-01-02T0304-quick" / "charts"
+    made = {path.name: path.stat().st_size for path in charts.iterdir()}
     looks = [(look, kind) for look in ("light", "dark") for kind in ("svg", "png")]
     assert {f"round-trip-{look}.{kind}" for look, kind in looks} <= set(made)
     assert {f"crossover-{look}.{kind}" for look, kind in looks} <= set(made)
@@ -125,9 +140,13 @@ def test_the_suite_writes_results_and_reads_them_again(tmp_path):
     results = json.loads((folder / "results.json").read_text())
     assert set(results["cases"]["start"]) == {"offloop", "asyncio.to_thread", "fork"}
     first = (folder / "tables.md").read_text()
-    (folder / "tables.md").unlink()
-    assert suite("--from", str(folder)).returncode == 0
-    assert (folder / "tables.md").read_text() == first
+
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    again = suite("--from", str(tmp_path), str(folder), "--into", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    joined = (tmp_path / "2026-01-02T0304-quick" / "tables.md").read_text()
+    assert first.splitlines()[-1] in joined  # of the case that was measured here
+    assert "300 µs (3x)" in joined
 
 
 @pytest.mark.slow
