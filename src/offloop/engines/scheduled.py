@@ -59,7 +59,6 @@ _TOLD = {
     Ending.LOST: events.JobLost,
     Ending.POISON: events.JobPoisoned,
     Ending.QUARANTINED: events.JobQuarantined,
-    Ending.QUARANTINED: events.JobFailed,
 }
 
 
