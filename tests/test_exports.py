@@ -25,6 +25,7 @@ PUBLIC = [
     "configure",
     "current_job",
     "offload",
+    "progress",
     "run",
 ]
 
@@ -35,6 +36,7 @@ MODULES = [
     "offloop.context",
     "offloop.pool",
     "offloop.program",
+    "offloop.showing",
 ]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from offloop.options import Batch, Recycle
     from offloop.pool import Job, Pool, PoolStats, Progress, Stream
     from offloop.program import run
+    from offloop.showing import progress
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "configure",
     "current_job",
     "offload",
+    "progress",
     "run",
 ]
 
@@ -50,6 +52,7 @@ _HOMES = {
     "configure": "offloop.decorator",
     "current_job": "offloop.context",
     "offload": "offloop.decorator",
+    "progress": "offloop.showing",
     "run": "offloop.program",
 }
 

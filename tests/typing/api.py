@@ -155,6 +155,16 @@ async def offloaded_generators() -> None:
     tokens.map(["a"])  # type: ignore[attr-defined]
 
 
+async def shown(pool: Pool, job: Job[int], jobs: list[Job[int]]) -> None:
+    async for text in offloop.progress(pool.map(len, ["a"]), total=1):
+        assert_type(text, int)
+    async for token in offloop.progress(pool.stream(tokens, "a"), bar="off"):
+        assert_type(token, str)
+    assert_type(await offloop.progress(job, description="counting"), int)
+    async for ended in offloop.progress(jobs):
+        assert_type(ended, Job[int])
+
+
 async def streams(pool: Pool) -> None:
     assert_type(pool.stream(lines, "path"), Stream[str])
     async for line in pool.stream(lines, path="path"):
