@@ -47,14 +47,15 @@ if TYPE_CHECKING:
     )
 
     from offloop.engines.base import Job, Stream
-    from offloop.options import JobWords
+    from offloop.options import Batch, JobWords, SingleWords
     from offloop.view import PoolView
 
-__all__ = ["Offloaded", "OffloadedStream", "configure", "offload"]
+__all__ = ["Batched", "Offloaded", "OffloadedStream", "configure", "offload"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
 
 
@@ -139,6 +140,37 @@ class OffloadedStream(Protocol[P, T]):
         ...
 
 
+class Batched(Protocol[S_contra, T]):
+    """A function of lists whose calls are gathered: what `offload(batch=...)` makes.
+
+    It is called with one item and gives one result.
+    """
+
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
+
+    async def __call__(self, item: S_contra, /) -> T:
+        """Wait for company and for room, run together, and return the item's result."""
+        ...
+
+    def local(self, items: Any, /) -> Any:
+        """Call the function itself, here and now, with a list."""
+        ...
+
+    @overload
+    def options(
+        self, *, batch: None, **changes: Unpack[SingleWords]
+    ) -> Offloaded[[Any], list[T]]: ...
+    @overload
+    def options(
+        self, *, batch: Batch = ..., **changes: Unpack[SingleWords]
+    ) -> Batched[S_contra, T]: ...
+    def options(self, **changes: Any) -> Any:
+        """Return the same function with other job options; see `PoolView.options`."""
+        ...
+
+
 @overload
 def offload(  # type: ignore[overload-overlap]  # the first that fits is meant
     fn: Callable[P, AsyncIterator[T] | Iterator[T]], /
@@ -148,7 +180,9 @@ def offload(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Offloaded[P, T]: ...
 @overload
 def offload(fn: Callable[P, T], /) -> Offloaded[P, T]: ...
 @overload
-def offload(**options: Unpack[JobWords]) -> _Offload: ...
+def offload(*, batch: Batch, **options: Unpack[SingleWords]) -> _OffloadBatched: ...
+@overload
+def offload(*, batch: None = ..., **options: Unpack[SingleWords]) -> _Offload: ...
 def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function run in a worker process wherever it is awaited.
 
@@ -190,6 +224,27 @@ class _Offload(Protocol):
     ) -> Offloaded[P, T]: ...
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Offloaded[P, T]: ...
+
+
+class _OffloadBatched(Protocol):
+    """The decorator that `offload` with `batch` makes."""
+
+    @overload
+    def __call__(
+        self,
+        fn: Callable[[list[S]], Coroutine[Any, Any, list[T | Exception]]],
+        /,
+    ) -> Batched[S, T]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[[list[S]], Coroutine[Any, Any, list[T]]], /
+    ) -> Batched[S, T]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[[list[S]], list[T | Exception]], /
+    ) -> Batched[S, T]: ...
+    @overload
+    def __call__(self, fn: Callable[[list[S]], list[T]], /) -> Batched[S, T]: ...
 
 
 def configure(**pool_options: Any) -> None:
@@ -345,9 +400,9 @@ def _with_options(
 #: `Pool` arguments for default pools to come
 _pool_options: dict[str, Any] = {}
 
-#: the pool of each loop, and the generator by which the loop closes it
+#: the pool of each loop that has one, as long as its engine lives
 _default_pools: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]
+    asyncio.AbstractEventLoop, weakref.ref[Pool]
 ] = weakref.WeakKeyDictionary()
 
 
@@ -358,32 +413,11 @@ def _default_view(options: Mapping[str, Any]) -> PoolView:
 
 def _default_pool() -> Pool:
     loop = asyncio.get_running_loop()
-    found = _default_pools.get(loop)
-    if found is not None and found[0].is_open:
-        return found[0]
-    pool = Pool(**{"name": "default", **_pool_options})
-    pool._begin()
-    _default_pools[loop] = pool, _close_with_loop(pool)
+    known = _default_pools.get(loop)
+    pool = None if known is None else known()
+    if pool is None or not pool.is_open:
+        pool = Pool(**{"name": "default", **_pool_options})
+        pool._ends_with_loop = True
+        pool._begin()
+        _default_pools[loop] = weakref.ref(pool)
     return pool
-
-
-def _close_with_loop(pool: Pool) -> AsyncGenerator[None]:
-    """Have the pool closed when the loop ends.
-
-    `asyncio.run`, `asyncio.Runner`, uvicorn and others end by
-    `loop.shutdown_asyncgens`, which closes all asynchronous generators that were begun
-    and awaits their `finally`: the only hook that a loop offers for that moment.
-    """
-
-    async def keeper() -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await pool.close()
-
-    generator = keeper()
-    try:
-        generator.asend(None).send(None)
-    except StopIteration:  # it has reached its yield
-        return generator
-    raise AssertionError("unreachable: a generator yields or returns")

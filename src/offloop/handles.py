@@ -262,8 +262,9 @@ class ForkserverHandle:
         if self._open:
             self._open = False
             self._lifeline.send((messages.QUIT,))
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
             self._lifeline.close()
 
     async def gone(self) -> None:

@@ -60,8 +60,8 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
 }
 
 
-class JobWords(TypedDict, total=False):
-    """The words of `JobOptions`, each of which may be left out."""
+class SingleWords(TypedDict, total=False):
+    """The words of `JobOptions` but `batch`, each of which may be left out."""
 
     timeout: Seconds | None
     run_timeout: Seconds | None
@@ -73,8 +73,13 @@ class JobWords(TypedDict, total=False):
     on_full: OnFull
     on_cancel: OnCancel
     single_flight: bool
-    batch: Batch | None
     buffersize: int | None
+
+
+class JobWords(SingleWords, total=False):
+    """The words of `JobOptions`, each of which may be left out."""
+
+    batch: Batch | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ import threading
 import warnings
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar
 
 from offloop.engines.base import Job, PoolStats, Progress, Stream, Timings
 from offloop.engines.choice import load_engine
 from offloop.errors import PoolClosed, UsageError, WrongLoop
 from offloop.gathering import Gathering
+from offloop.loop_end import at_loop_end
 from offloop.options import (
     JobOptions,
     PoolOptions,
@@ -36,7 +38,7 @@ from offloop.telemetry.events import Event, Listeners
 from offloop.view import PoolView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from types import TracebackType
 
     from offloop.engines.base import Engine, WorkerDump
@@ -183,6 +185,10 @@ class Pool(PoolView):
         #: calls that share runs, once there are such
         self._gathering: Gathering | None = None
         self._state = _State.NEW
+        #: has the pool closed when its loop ends; None before the start and after that
+        self._keeper: AsyncGenerator[None] | None = None
+        #: that is how it is meant to end, and nothing to warn of
+        self._ends_with_loop = False
         #: the loop and process that the pool belongs to, once it is started
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -413,13 +419,19 @@ class Pool(PoolView):
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if getattr(self, "_state", None) in (_State.OPEN, _State.CLOSING):
-            warn(
-                f"{self!r} was never closed; use `async with` or `await pool.close()`. "
-                "Its workers end by themselves.",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
+            try:
+                self._warn_unclosed(warn)
+            finally:
+                _abandon_those_of_closed_loops()
+
+    def _warn_unclosed(self, warn: Callable[..., None] = warnings.warn) -> None:
+        warn(
+            f"{self!r} was never closed; use `async with` or `await pool.close()`. "
+            "It ends with its event loop.",
+            ResourceWarning,
+            source=self,
+            stacklevel=3,
+        )
 
     def __repr__(self) -> str:
         workers = self._options.max_workers
@@ -433,6 +445,12 @@ class Pool(PoolView):
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         engine = self._make_engine(self._options, self._listeners)
+        act = partial(_close_with_loop, weakref.ref(self), engine)
+        self._keeper = at_loop_end(act)
+        # The engine lives as long as the loop has anything of it.
+        engine.keeper = self._keeper, self if self._ends_with_loop else None
+        _abandon_those_of_closed_loops()
+        _engines.add(engine)
         self._engine = engine
         self._state = _State.OPEN
         _started.add(self)
@@ -504,8 +522,11 @@ class Pool(PoolView):
         try:
             if self._engine is not None:
                 await self._engine.close()
+                _engines.discard(self._engine)
         finally:
             self._state = _State.CLOSED
+            if self._keeper is not None:
+                await self._keeper.aclose()
             self._listeners.tell(events.PoolClosed)
 
     def _jobs_ahead(self) -> int:
@@ -521,6 +542,33 @@ def open_pools() -> list[Pool]:
         for pool in _started
         if pool._loop is loop and pool._state is not _State.CLOSED
     ]
+
+
+#: engines that were not closed yet, as far as somebody holds them
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_engines.clear)  # they are the parent's
+
+
+async def _close_with_loop(whose: weakref.ref[Pool], engine: Engine) -> None:
+    """Close, at the end of the loop, what nobody has closed while it ran."""
+    pool = whose()
+    if pool is None:  # it has said so when it was dropped
+        await engine.close()
+    elif pool._state is not _State.CLOSED:
+        pool._keeper = None  # it is what calls this
+        try:
+            if not pool._ends_with_loop:
+                pool._warn_unclosed()
+        finally:
+            await pool.close()
+
+
+def _abandon_those_of_closed_loops() -> None:
+    """End engines whose loop was closed without a word: it cannot be waited for."""
+    for engine in list(_engines):
+        if engine.loop.is_closed():
+            _engines.discard(engine)
+            engine.abandon()
 
 
 _POOL_WORDS = (

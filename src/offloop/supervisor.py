@@ -363,6 +363,17 @@ class Supervisor:
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
         self._tell_watchers()
+        self._leave()
+
+    def abandon(self) -> None:
+        """End everything, though the loop is closed: nobody is waited for."""
+        for forkserver in self._forkservers:
+            forkserver.hang_up()
+        for worker in self._workers.values():
+            worker.close()
+        self._leave()
+
+    def _leave(self) -> None:
         self._context.destroy(linger=0)
         with contextlib.suppress(OSError):  # somebody may have tidied up
             os.rmdir(self._folder)

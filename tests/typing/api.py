@@ -14,6 +14,7 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterator,
+    Sequence,
 )
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -22,6 +23,7 @@ from typing import Any, assert_type
 
 import offloop
 from offloop import (
+    Batch,
     Executor,
     Job,
     JobContext,
@@ -196,6 +198,35 @@ async def options_of_a_function_keep_its_type() -> None:
     scale.options(n_jobs=4)  # type: ignore[call-arg]
     offload(on_full="explode")  # type: ignore
     offload(retry_on=(ValueError(),))  # type: ignore
+
+
+@offload(batch=Batch(max_size=8), priority=1)
+def embed(texts: list[str]) -> list[float]:
+    return [float(len(text)) for text in texts]
+
+
+@offload(batch=Batch())
+async def look_up(numbers: Sequence[int]) -> list[str | Exception]:
+    return [str(n) if n else ValueError("none") for n in numbers]
+
+
+@offload(batch=None, timeout=3)
+def unbatched(texts: list[str]) -> list[float]:
+    return [0.0 for _ in texts]
+
+
+async def functions_that_are_called_together_are_called_with_one_item() -> None:
+    assert_type(await embed("text"), float)
+    assert_type(await look_up(3), str)
+    assert_type(await embed.options(timeout=3)("text"), float)
+    assert_type(await embed.options(batch=None)(["text"]), list[float])
+    assert_type(await unbatched(["text"]), list[float])
+    endpoint: Callable[[str], Coroutine[Any, Any, float]] = embed
+    await endpoint("text")
+    await embed(["text"])  # type: ignore[arg-type]
+    await embed(3)  # type: ignore[arg-type]
+    embed.submit("text")  # type: ignore[attr-defined]
+    offload(batch=Batch(), n_jobs=3)  # type: ignore
 
 
 async def methods() -> None:

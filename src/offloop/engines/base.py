@@ -335,6 +335,8 @@ class Engine(abc.ABC):
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        #: lives as long as the engine does
+        self.keeper: object = None
 
     @abc.abstractmethod
     def begin(self) -> None:
@@ -471,6 +473,10 @@ class Engine(abc.ABC):
     def kill(self) -> None:
         """Cancel every pending job, and let `close` wait for none, also if it does."""
         self.cancel_all()
+
+    @abc.abstractmethod
+    def abandon(self) -> None:
+        """Leave nothing behind, though the loop is closed and can wait for nobody."""
 
     @abc.abstractmethod
     async def resize(self, max_workers: int) -> None:

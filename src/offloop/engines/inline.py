@@ -78,6 +78,9 @@ class InlineEngine(ScheduledEngine):
             await asyncio.wait([self._task], timeout=self._options.grace)
         self._disarm()
 
+    def abandon(self) -> None:
+        """Do nothing: there are no processes."""
+
     async def resize(self, max_workers: int) -> None:
         """Change nothing: there is one process, this one."""
 

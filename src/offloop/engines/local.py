@@ -181,6 +181,10 @@ class LocalEngine(ScheduledEngine):
             if not self._all_gone.done():
                 self._all_gone.set_result(None)
 
+    def abandon(self) -> None:
+        self._supervisor.abandon()
+        self._memory.close()
+
     async def resize(self, max_workers: int) -> None:
         self._sizing.bound(max_workers)
         await self._wait_ready(self._sizing.target)
