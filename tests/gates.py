@@ -60,3 +60,37 @@ def gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
     yield make
     for one in gates:
         one.close()
+
+
+class Pipe:
+    """A gate for tests without a loop."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._fd = os.open(path, os.O_RDWR)
+
+    def reached(self) -> int:
+        """Wait until a job has come here; returns its process id."""
+        return int(os.read(self._fd, 4096).split()[0])
+
+    def open(self) -> None:
+        """Let everybody pass who waits here, now or later."""
+        os.write(self._fd, b"." * 1000)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Callable[[], Pipe]]:
+    """Return what makes gates for tests without a loop."""
+    pipes: list[Pipe] = []
+
+    def make() -> Pipe:
+        pipes.append(Pipe(tmp_path / f"pipe{len(pipes)}"))
+        return pipes[-1]
+
+    yield make
+    for one in pipes:
+        one.close()

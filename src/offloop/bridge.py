@@ -394,7 +394,11 @@ class Bridge:
     def _end_calls(self) -> None:
         """Let the thread end: no call will come, and none is in the inbox."""
         if self._cancel_futures:
-            for future in list(self._open):
+            queued = sorted(self._open, key=lambda future: future._job.id)
+            if not self._pool.stats().workers:
+                # The workers are about to come: the first calls count as theirs.
+                del queued[: self._pool._options.max_workers]
+            for future in queued:
                 if not future.running():
                     future._job.cancel()
             for task in self._maps.values():

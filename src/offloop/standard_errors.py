@@ -7,12 +7,14 @@ runs a job or knows an executor.
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from pickle import PicklingError
+from typing import Any
 
 from offloop.errors import (
     ControlFlowError,
     NotOffloadable,
+    RemoteTraceback,
     ResultNotEncodable,
     StartError,
     WorkerLost,
@@ -55,6 +57,10 @@ def as_standard(error: BaseException) -> BaseException:
     """
     if isinstance(error, ControlFlowError) and error.__cause__ is not None:
         return error.__cause__
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        shown: Any = f'\n"""\n{cause.text}"""'  # what it takes, whatever its stub says
+        error.__cause__ = _RemoteTraceback(shown)
     face = _FACES.get(type(error))
     return error if face is None else with_face(error, face)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from offloop import sandbox
+from offloop import authkey, sandbox
 from offloop.core.job import JobRecord
 from offloop.errors import UsageError
 from offloop.wire import codec
@@ -73,8 +73,11 @@ def check_sandbox(options: PoolOptions) -> None:
 
 def encode_setup(options: PoolOptions) -> bytes | None:
     """Encode the initializer, which must be an error here and not in each worker."""
-    if options.initializer is None:
+    what: tuple[Any, ...] = (options.initializer, options.initargs)
+    key = authkey.current()
+    if key is not None:
+        what = authkey.begin, (key, *what)
+    elif options.initializer is None:
         return None
-    what = (options.initializer, options.initargs)
     payload, _ = codec.encode(what, describe="initializer and initargs", in_band=True)
     return bytes(payload)

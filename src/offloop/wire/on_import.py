@@ -2,7 +2,7 @@
 
     watch(name, action) ──▶ import name ──▶ its code has run ──▶ action()
 
-So a job finds its caller's context in a module that it imports itself, and nothing is
+A job finds its caller's context in a module that it imports itself, and nothing is
 imported for the sake of those that do not. While nothing is watched for, imports are
 not touched. It never imports anything by itself.
 """
@@ -20,27 +20,36 @@ __all__ = ["forget_all", "watch"]
 
 #: what to call, by the name of the module
 _actions: dict[str, list[Callable[[], object]]] = {}
+#: the same for what is not forgotten
+_lasting: dict[str, list[Callable[[], object]]] = {}
 
 
-def watch(name: str, action: Callable[[], object]) -> None:
-    """Call `action` once the module has been imported, if that happens."""
-    if not _actions:
+def watch(name: str, action: Callable[[], object], *, always: bool = False) -> None:
+    """Call `action` once the module has been imported, if that happens.
+
+    Args:
+        name: of the module; it must not be here yet.
+        action: what to call.
+        always: `forget_all` does not concern it.
+    """
+    if not _actions and not _lasting:
         sys.meta_path.insert(0, _FINDER)
-    _actions.setdefault(name, []).append(action)
+    (_lasting if always else _actions).setdefault(name, []).append(action)
 
 
 def forget_all() -> None:
-    """Call nothing any more."""
+    """Call nothing any more of what was not asked for `always`."""
     if _actions:
         _actions.clear()
-        sys.meta_path.remove(_FINDER)
+        if not _lasting:
+            sys.meta_path.remove(_FINDER)
 
 
 class _Finder:
     """Stands before all finders, and has the others find what is watched for."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in _actions:
+        if name not in _actions and name not in _lasting:
             return None
         for finder in list(sys.meta_path):
             find = getattr(finder, "find_spec", None)
@@ -64,7 +73,8 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        for action in _actions.get(module.__name__, ()):
+        name = module.__name__
+        for action in (*_actions.get(name, ()), *_lasting.get(name, ())):
             action()
 
 
