@@ -45,8 +45,9 @@ def test_dask_computes_with_it(executor):
     assert dask.delayed(jobs.add)(1, 2).compute(scheduler=executor) == 3
 
 
-def test_tqdm_counts_its_results(executor):
+def test_tqdm_counts_its_results(executor, monkeypatch):
     tqdm = pytest.importorskip("tqdm")
+    monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 0)  # no thread that stays
     with tqdm.tqdm(executor.map(jobs.add, range(30)), total=30, disable=None) as bar:
         assert list(bar) == list(range(30))
 
