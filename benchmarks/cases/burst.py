@@ -25,6 +25,7 @@ CASES = (
             Metric("rate", "jobs a second", "/s"),
         ),
         seconds=None,
+        quick=False,
         heavy=False,
         timeout=40.0,
     ),
