@@ -9,6 +9,7 @@ import asyncio
 import pickle
 import re
 import signal
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from offloop import Pool
 from offloop.errors import (
     ControlFlowError,
     JobTimeout,
+    MemoryLimitExceeded,
     NotOffloadable,
     PoisonJob,
     Quarantined,
@@ -146,6 +148,71 @@ async def test_is_of_a_function_that_keeps_killing():
         assert 0 < caught.value.retry_after <= 5
         assert caught.value.__cause__.signal == "SIGKILL"
         assert await pool.run(jobs.pid) == before
+
+
+@asynccontextmanager
+async def busy_pool(gate):
+    """A pool of one worker that runs a job until the block ends; gives its worker."""
+    reached, until = gate(), gate()
+    async with Pool(1, grace=10) as pool:
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        worker = await reached.reached()
+        yield pool
+        until.open()
+        assert await running == "met"
+        assert await pool.run(jobs.pid) == worker
+
+
+async def test_waits_longer_than_it_may(gate, tmp_path):
+    log = tmp_path / "log"
+    async with busy_pool(gate) as pool:
+        late = pool.options(timeout=0.001).submit(jobs.note_and_add, str(log), 1, 1)
+        with pytest.raises(JobTimeout, match="was not run"):
+            await late
+    assert not log.exists()
+
+
+async def test_is_cancelled_while_it_waits(gate, tmp_path):
+    log = tmp_path / "log"
+    async with busy_pool(gate) as pool:
+        job = pool.submit(jobs.note_and_add, str(log), 1, 1)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+    assert not log.exists()
+
+
+async def test_is_cancelled_while_it_runs(gate, tmp_path):
+    reached, cleaned = gate(), tmp_path / "cleaned"
+    async with Pool(1, grace=10) as pool:
+        job = pool.submit(jobs.clean_up_when_stopped, str(reached), str(cleaned))
+        worker = await reached.reached()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert await pool.run(jobs.pid) != worker
+        assert cleaned.exists()
+
+
+async def test_is_cancelled_and_may_finish(gate):
+    reached, until = gate(), gate()
+    async with Pool(1) as pool:
+        view = pool.options(on_cancel="finish")
+        job = view.submit(jobs.meet, str(reached), str(until))
+        worker = await reached.reached()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        until.open()
+        assert await pool.run(jobs.pid) == worker
+
+
+async def test_takes_more_memory_than_it_may():
+    async with Pool(1, memory_limit="500MB") as pool:
+        worker = await pool.run(jobs.pid)
+        with pytest.raises(MemoryLimitExceeded):
+            await pool.run(jobs.take, 1 << 30)
+        assert await pool.run(jobs.pid) != worker
 
 
 async def test_loops_in_python(gate):
