@@ -52,6 +52,8 @@ OPTIONS = {
     "--upload-timeout": "7",
     "--max-upload-bytes": "9M",
     "--memory-limit": "600M",
+    "--isolation": "sandbox",
+    "--codec": "vips",
     "--uds": "/run/demo.sock",
     "--metrics-bind": "[::1]:9000",
     "--key": "secret",
@@ -66,6 +68,8 @@ SETTINGS = Settings(
     upload_timeout=7.0,
     max_upload_bytes=9_000_000,
     memory_limit=600_000_000,
+    isolation="sandbox",
+    codec="vips",
     keys=("secret",),
     allow_origin="*",
 )

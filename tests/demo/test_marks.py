@@ -61,7 +61,7 @@ async def test_a_request_that_is_not_answered_counts_as_one_whose_client_left():
 
     with pytest.raises(ClientDisconnect):
         await headers_of_answer(app=app)
-    assert b'offloop_demo_problems_total{code="499"} 1.0' in metrics.text()
+    assert b'offloop_demo_errors_total{type="client-left"} 1.0' in metrics.text()
 
 
 async def test_every_answer_forbids_guessing_its_type():

@@ -10,6 +10,9 @@ import json
 import os
 import random
 import re
+import shutil
+import socket
+import subprocess
 import sys
 import threading
 import zipfile
@@ -30,6 +33,8 @@ from offloop.demo.parameters import PARAMETERS
 from offloop.demo.problems import Problem
 from offloop.demo.recipe import FORMATS
 from offloop.demo.signing import sign
+
+PROMTOOL = shutil.which("promtool")
 
 MEGABYTE = b"\xff\xd8\xff" + bytes(1_000_000)
 
@@ -352,6 +357,30 @@ async def test_only_signed_requests_are_taken_where_there_is_a_key(serving, pict
         assert (await client.get("/healthz")).status_code == 200
 
 
+async def test_what_a_signature_does_not_cover_is_refused(serving, picture):
+    query = {"w": "32"}
+    query["sig"] = sign("secret", "POST", "/encode", query.items())
+    url = "/encode?" + urlencode(query)
+    async with serving(keys=("secret",)) as client:
+        unsigned = {"X-Offloop-Max-Bytes": "900"}
+        asked = await client.post(url, content=picture(), headers=unsigned)
+        assert problem_of(asked, 403)["param"] == "max_bytes"
+        form = {"files": {"file": picture()}, "data": {"q": "1"}}
+        assert problem_of(await client.post(url, **form), 403)["param"] == "q"
+
+
+def test_parameters_may_also_stand_in_headers(client, picture):
+    small = {"X-Offloop-W": "20", "X-Offloop-Format": "png"}
+    answer = opened(client.post("/encode", content=picture(), headers=small))
+    assert (answer.size, answer.format) == ((20, 15), "PNG")
+    twice = client.post("/encode?w=3", content=picture(), headers=small)
+    assert problem_of(twice, 400)["param"] == "w"
+    wrong = client.post("/encode", content=picture(), headers={"X-Offloop-Size": "3"})
+    assert problem_of(wrong, 400)["param"] == "size"
+    # A cache between keeps a sample for what its URL says.
+    assert opened(client.get("/sample/graphic?w=30", headers=small)).width == 30
+
+
 async def test_pages_of_another_origin_are_let_in_where_it_is_allowed(serving, picture):
     origin = {"Origin": "https://example.org"}
     async with serving(allow_origin="https://example.org") as client:
@@ -624,8 +653,47 @@ async def test_an_image_that_kills_its_worker_is_a_bad_gateway(
     async with serving(workers=1) as client:
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "encode", die)
-            problem_of(await client.post("/encode", content=b"x"), 502)
+            lost = await client.post("/encode", content=b"x")
+            told = problem_of(lost, 502)
+            assert told["reason"] == "crashed"
+            assert told["job"] > 1
         assert (await client.post("/encode", content=picture())).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["process", "sandbox"])
+async def test_images_of_strangers_get_processes_of_their_own(
+    serving, picture, monkeypatch, isolation
+):
+    async with serving(isolation=isolation, debug_headers=True) as client:
+        pids = set()
+        for _ in range(3):
+            response = await client.post("/encode?f=webp", content=picture())
+            assert response.status_code == 200
+            pids.add(response.headers["x-worker-pid"])
+        assert len(pids) == 3
+        problem_of(await client.post("/encode", content=b"text"), 415)
+        assert (await client.get("/stats")).json()["workers_lost"] == 0
+        monkeypatch.setattr(jobs, "encode", call_home)
+        home = f"{client.base_url.port}".encode()
+        status = {"process": 200, "sandbox": 422}[isolation]
+        assert (await client.post("/encode", content=home)).status_code == status
+
+
+def call_home(data, recipe, max_pixels):
+    try:
+        socket.create_connection(("127.0.0.1", int(data))).close()
+    except OSError:
+        raise Problem(422, "There is no way out.") from None
+    return jobs.draw("graphic", recipe, max_pixels)
+
+
+async def test_libvips_can_do_the_work(serving, picture):
+    pytest.importorskip("pyvips")
+    async with serving(codec="vips") as client:
+        response = await client.post("/encode?f=webp&w=20", content=picture())
+        assert opened(response).size == (20, 15)
+        assert "libvips" in (await client.get("/stats")).json()["encoders"]
 
 
 async def test_an_image_that_takes_too_long_is_given_up(serving, monkeypatch):
@@ -782,8 +850,8 @@ def test_the_figures_for_prometheus_count_what_happens(client, picture):
         name: value(after.text, name) - value(before, name)
         for name in (
             'offloop_demo_requests_total{code="200",route="/encode"}',
-            'offloop_demo_problems_total{code="415"}',
-            'offloop_demo_images_total{format="webp"}',
+            'offloop_demo_errors_total{type="not-an-image-that-is-accepted-here"}',
+            'offloop_demo_images_total{format_in="jpeg",format_out="webp"}',
             'offloop_demo_span_duration_seconds_count{span="encode"}',
             'offloop_jobs_total{ending="completed"}',
             'offloop_jobs_total{ending="failed"}',
@@ -791,9 +859,22 @@ def test_the_figures_for_prometheus_count_what_happens(client, picture):
     }
     assert set(grown.values()) == {1}
     assert value(after.text, "offloop_demo_bytes_in_total") > len(picture()) - 1
+    assert value(after.text, 'offloop_worker_rss_bytes{worker="0"}') > 10_000_000
+    assert 'offloop_worker_restarts_total{reason="crashed"}' in after.text
+    assert 'offloop_demo_rejected_total{reason="busy"}' in after.text
     assert value(after.text, 'offloop_workers{state="idle"}') == 1
     for family in parser.text_string_to_metric_families(after.text):
         assert family.documentation, family.name
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="there is no promtool here")
+def test_prometheus_has_nothing_to_say_about_the_figures(client, picture):
+    client.post("/encode?f=webp", content=picture())
+    text = client.get("/metrics").content
+    checked = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_figures_are_sent_again_and_again(client):

@@ -126,6 +126,18 @@ Examples:
     metavar="SIZE",
     help="Memory that a worker may take for an image.",
 )
+@_option(
+    "--isolation",
+    type=click.Choice(["none", "process", "sandbox"]),
+    default=_DEFAULTS.isolation,
+    help="Give each image a process of its own, or even one without any rights.",
+)
+@_option(
+    "--codec",
+    type=click.Choice(["pillow", "vips"]),
+    default=_DEFAULTS.codec,
+    help="What decodes and encodes; vips needs the extra of that name.",
+)
 @_option("--uds", metavar="PATH", help="Unix socket to listen on instead.")
 @_option(
     "--metrics-bind",
@@ -180,6 +192,8 @@ def demo(
         raise click.ClickException(
             f'{", ".join(missing)} is missing: pip install "offloop[demo]"'
         )
+    if options["codec"] == "vips" and find_spec("pyvips") is None:
+        raise click.ClickException('pyvips is missing: pip install "offloop[vips]"')
     from offloop.demo import server
 
     settings = _settings(options, local=uds is None and is_loopback(host))

@@ -115,7 +115,7 @@ async def _uploaded(
             return _not_modified(tag, _ONE_OWN)
         label = f"{len(upload.data) // 1000} kB"
         made = await unless_left(
-            make(service, order, jobs.encode, upload.data, label=label),
+            make(service, order, service.encoder(), upload.data, label=label),
             request.receive,
         )
         received = len(upload.data)
@@ -213,7 +213,8 @@ async def _make_all(
         async with turns:
             recipe = order.recipe
             label = f"{recipe.width} px {recipe.format or ''}".strip()
-            return await make(service, order, jobs.encode, data, label=label, wait=wait)
+            work = service.encoder()
+            return await make(service, order, work, data, label=label, wait=wait)
 
     try:
         async with asyncio.TaskGroup() as group:

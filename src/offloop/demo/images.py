@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from offloop.demo.recipe import Recipe
     from offloop.demo.source import Source
 
-__all__ = ["encode", "render"]
+__all__ = ["SAME_FORMAT", "encode", "render"]
 
-# Pillow's name of each source format that can also be written.
-_SAME_FORMAT = {
+#: Pillow's name of each source format that can also be written.
+SAME_FORMAT = {
     "JPEG": "jpeg",
     "MPO": "jpeg",
     "PNG": "png",
@@ -97,6 +97,7 @@ def render(
         encode=written - arranged,
         pid=os.getpid(),
         likeness=measures.compare(film.frames[0], data) if recipe.measure else None,
+        origin=picture.format,
     )
 
 
@@ -105,7 +106,7 @@ def _format(picture: Source, recipe: Recipe) -> str:
         return recipe.format
     return choose(
         recipe.accepted,
-        _SAME_FORMAT.get(picture.format),
+        SAME_FORMAT.get(picture.format),
         alpha=picture.image.has_transparency_data,
         animated=picture.more is not None,
     )

@@ -27,6 +27,7 @@ __all__ = [
     "die",
     "draw",
     "encode",
+    "encode_by_vips",
 ]
 
 #: modules that a worker should have from its birth
@@ -49,6 +50,7 @@ class Encoded(NamedTuple):
         decode, resize, encode: seconds that each step took.
         pid: process that made it.
         likeness: PSNR in decibels and SSIM, if it was to be measured.
+        origin: Pillow's name of the format that came in.
     """
 
     data: bytes
@@ -63,6 +65,7 @@ class Encoded(NamedTuple):
     encode: float
     pid: int
     likeness: tuple[float, float] | None = None
+    origin: str = ""
 
 
 class Abilities(NamedTuple):
@@ -86,6 +89,13 @@ def encode(data: bytes | bytearray, recipe: Recipe, max_pixels: int) -> Encoded:
     return images.encode(data, recipe, max_pixels)
 
 
+def encode_by_vips(data: bytes | bytearray, recipe: Recipe, max_pixels: int) -> Encoded:
+    """Do as `encode`, with libvips where it can do what the recipe says."""
+    from offloop.demo import vips
+
+    return vips.encode(data, recipe, max_pixels)
+
+
 def draw(name: str, recipe: Recipe, max_pixels: int) -> Encoded:
     """Draw a sample picture, and make of it what the recipe says."""
     from offloop.demo import images, samples
@@ -101,11 +111,20 @@ def describe(data: bytes | bytearray, max_pixels: int) -> dict[str, Any]:
     return source.describe(data, max_pixels)._asdict()
 
 
-def abilities() -> Abilities:
-    """Return what this worker's installation can do."""
+def abilities(codec: str = "pillow") -> Abilities:
+    """Return what this worker's installation can do.
+
+    Args:
+        codec: "pillow" or "vips".
+    """
     from offloop.demo import writers
 
-    return Abilities(writers.writable(), writers.versions(), os.getpid())
+    versions = writers.versions()
+    if codec == "vips":
+        from offloop.demo import vips
+
+        versions["libvips"] = vips.version()
+    return Abilities(writers.writable(), versions, os.getpid())
 
 
 def die() -> None:

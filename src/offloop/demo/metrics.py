@@ -6,6 +6,8 @@ their jobs, so there are no files of dead processes to clean up.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -21,11 +23,14 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from offloop.demo.problems import kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
+    from offloop import PoolStats
     from offloop.demo.jobs import Encoded
     from offloop.demo.service import Service
 
@@ -38,6 +43,16 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 # From an answer out of a cache to the usual time limit, in seconds.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+# Answers that cost nothing but the request, and why.
+_REASONS = {
+    408: "slow-upload",
+    413: "too-large",
+    429: "busy",
+    503: "not-available",
+}
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # The lag that is told is the worst of so many seconds: about what passes between two
 # visits of Prometheus, so that none is overlooked.
@@ -73,10 +88,16 @@ class Metrics:
             buckets=_BUCKETS,
         )
         self._images = Counter(
-            f"{prefix}_images", "Images made.", ["format"], registry=registry
+            f"{prefix}_images",
+            "Images made.",
+            ["format_in", "format_out"],
+            registry=registry,
         )
         self._bytes_in = Counter(
-            f"{prefix}_bytes_in", "Bytes of images received.", registry=registry
+            f"{prefix}_bytes_in",
+            "Bytes of images received that were made into others.",
+            ["format"],
+            registry=registry,
         )
         self._bytes_out = Counter(
             f"{prefix}_bytes_out",
@@ -84,12 +105,20 @@ class Metrics:
             ["format"],
             registry=registry,
         )
-        self._problems = Counter(
-            f"{prefix}_problems",
-            "Requests that ended in a problem, by HTTP status; 499: the client left.",
-            ["code"],
+        self._errors = Counter(
+            f"{prefix}_errors",
+            "Requests that ended in a problem, by its title.",
+            ["type"],
             registry=registry,
         )
+        self._rejected = Counter(
+            f"{prefix}_rejected",
+            "Requests turned away without any work, by the reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in _REASONS.values():
+            self._rejected.labels(reason)
 
     def watch(self, service: Service) -> None:
         """Tell of the service's pool, too."""
@@ -100,7 +129,9 @@ class Metrics:
         self._requests.labels(route, code).inc()
         self._seconds.labels(route).observe(seconds)
         if code >= 400:
-            self._problems.labels(code).inc()
+            self._errors.labels(kind_of(code)).inc()
+        if code in _REASONS:
+            self._rejected.labels(_REASONS[code]).inc()
 
     def note_image(
         self, received: int, encoded: Encoded, spans: dict[str, float]
@@ -112,8 +143,9 @@ class Metrics:
             encoded: what was made.
             spans: seconds of each part of the making.
         """
-        self._images.labels(encoded.format).inc()
-        self._bytes_in.inc(received)
+        origin = encoded.origin.lower()
+        self._images.labels(origin, encoded.format).inc()
+        self._bytes_in.labels(origin).inc(received)
         self._bytes_out.labels(encoded.format).inc(len(encoded.data))
         for name, seconds in spans.items():
             self._spans.labels(name).observe(seconds)
@@ -145,8 +177,8 @@ class _PoolCollector(Collector):
                 "Share of the workers that are busy.",
                 stats.busy / stats.workers if stats.workers else 0.0,
             ),
-            "offloop_demo_upload_bytes": (
-                "Bytes of uploads that are held in memory.",
+            "offloop_queue_bytes": (
+                "Bytes of uploads whose images wait or are being made.",
                 service.budget.used,
             ),
             "offloop_event_loop_lag_seconds": (
@@ -162,9 +194,36 @@ class _PoolCollector(Collector):
         for ending in ("completed", "failed", "cancelled", "timed_out", "lost"):
             jobs.add_metric([ending], getattr(stats, ending))
         yield jobs
+        yield from self._processes(stats)
         yield CounterMetricFamily(
             "offloop_workers_started", "Workers started.", stats.workers_started
         )
         yield CounterMetricFamily(
             "offloop_workers_lost", "Workers that ended unasked.", stats.workers_lost
         )
+
+    def _processes(self, stats: PoolStats) -> Iterator[Metric]:
+        # By place, not by process: a series for each that ever was would never end.
+        memory = GaugeMetricFamily(
+            "offloop_worker_rss_bytes",
+            "Resident memory of a worker.",
+            labels=["worker"],
+        )
+        for place, row in enumerate(self._service.board.workers(stats.workers)):
+            if row["pid"] is not None:
+                memory.add_metric([str(place)], _rss(row["pid"]))
+        yield memory
+        restarts = CounterMetricFamily(
+            "offloop_worker_restarts", "Workers that have ended.", labels=["reason"]
+        )
+        for reason in sorted({"crashed", *stats.exits}):
+            restarts.add_metric([reason], stats.exits.get(reason, 0))
+        yield restarts
+
+
+def _rss(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):  # it has just ended
+        return 0
+    return pages * _PAGE

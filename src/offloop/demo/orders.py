@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["negotiated", "order_of", "query_of", "service_of", "upload_of"]
 
 
+# Of headers that are parameters.
+_PREFIX = "x-offloop-"
+
+
 def service_of(request: Request) -> Service:
     """Return the service that the request came to."""
     service: Service = request.state.service
@@ -39,7 +43,8 @@ def query_of(request: Request) -> Pairs:
     """Return the parameters of the query, once its signature is checked.
 
     Raises:
-        Problem: 401, 403 or 410 when signatures are wanted and this one is none.
+        Problem: 401, 403 or 410 when signatures are wanted and this one is none; 403
+            when something is asked for that it does not cover.
     """
     pairs = request.query_params.multi_items()
     keys = service_of(request).settings.keys
@@ -47,7 +52,32 @@ def query_of(request: Request) -> Pairs:
         now = time.time()
         signing.check(keys, request.method, request.url.path, pairs, now)
         pairs = [pair for pair in pairs if pair[0] not in signing.NAMES]
+    return pairs + _headers_of(request)
+
+
+def _headers_of(request: Request) -> Pairs:
+    """Return the parameters that an upload's headers give: X-Offloop-Max-Bytes: 900.
+
+    Not those of samples: a cache between keeps what their URLs say.
+
+    Raises:
+        Problem: 403 where requests are signed, for a signature covers no headers.
+    """
+    if request.method not in ("POST", "PUT"):
+        return []
+    pairs = [
+        (name.removeprefix(_PREFIX).replace("-", "_"), value)
+        for name, value in request.headers.items()
+        if name.startswith(_PREFIX)
+    ]
+    if pairs and service_of(request).settings.keys:
+        raise _unsigned(pairs)
     return pairs
+
+
+def _unsigned(pairs: Pairs) -> Problem:
+    name = pairs[0][0][:40]
+    return Problem(403, "Parameters are signed in the query, and only there.", name)
 
 
 async def upload_of(request: Request, hold: Hold) -> Upload:
@@ -67,6 +97,8 @@ async def upload_of(request: Request, hold: Hold) -> Upload:
     signed_for = request.query_params.get("digest")
     if settings.keys and signed_for not in (None, upload.digest.hex()):
         raise Problem(403, "The signature is for another image.", "digest")
+    if settings.keys and upload.pairs:
+        raise _unsigned(upload.pairs)
     return upload
 
 

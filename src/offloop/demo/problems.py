@@ -11,7 +11,7 @@ from math import ceil
 
 from offloop import errors
 
-__all__ = ["FULL", "Problem", "from_pool"]
+__all__ = ["FULL", "Problem", "from_pool", "kind_of"]
 
 # What HTTP calls each status; the longer names of the standard library are for people
 # who know HTTP.
@@ -36,6 +36,13 @@ _TITLES = {
 }
 
 
+def kind_of(status: int) -> str:
+    """Return a word for a kind of problem, such as "too-busy"; it labels figures."""
+    if status == 499:
+        return "client-left"
+    return _TITLES.get(status, "other").lower().replace(" ", "-")
+
+
 class Problem(Exception):
     """A request that cannot be answered as asked.
 
@@ -44,6 +51,7 @@ class Problem(Exception):
         detail: one sentence for the person who reads it.
         param: name of the parameter at fault, or None.
         headers: further headers of the answer.
+        members: further members of the document.
     """
 
     def __init__(
@@ -52,12 +60,15 @@ class Problem(Exception):
         detail: str,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        members: dict[str, str | int] | None = None,
     ) -> None:
-        super().__init__(status, detail, param, headers)  # what pickle rebuilds it from
+        # What pickle rebuilds it from.
+        super().__init__(status, detail, param, headers, members)
         self.status = status
         self.detail = detail
         self.param = param
         self.headers = headers or {}
+        self.members = members or {}
 
     @property
     def title(self) -> str:
@@ -74,7 +85,7 @@ class Problem(Exception):
         }
         if self.param is not None:
             members["param"] = self.param
-        return members
+        return members | self.members
 
     def __str__(self) -> str:
         return f"{self.status} {self.title}: {self.detail}"
@@ -110,5 +121,12 @@ def from_pool(error: errors.OffloopError, retry_after: int = 1) -> Problem:
         return Problem(429, FULL, headers=wait)
     for kind, status, detail in _POOL_PROBLEMS:
         if isinstance(error, kind):
-            return Problem(status, detail, headers=wait if status == 503 else {})
+            headers = {**wait, "Connection": "close"} if status == 503 else {}
+            return Problem(status, detail, headers=headers, members=_members(error))
     return Problem(500, "The server made a mistake.")
+
+
+def _members(error: errors.OffloopError) -> dict[str, str | int]:
+    """Return what an error tells of the job and of its worker's end."""
+    told = {name: getattr(error, name, None) for name in ("job_id", "reason", "signal")}
+    return {name.removesuffix("_id"): value for name, value in told.items() if value}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -23,9 +24,12 @@ from offloop.demo.web import build_app, build_watching_app
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from offloop.demo.service import Service
     from offloop.demo.settings import Settings
 
 __all__ = ["Listen", "Server", "serve"]
+
+_log = logging.getLogger("offloop.demo")
 
 # A client may take so much longer than its image to read the answer.
 _SLACK = 2.0
@@ -74,17 +78,28 @@ class Server(uvicorn.Server):
         self._ticks = ticks
         self._aside = aside
         self._second: _Second | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._serving: asyncio.Task[None] | None = None
         #: what each connection does, and since when
         self._states: dict[Any, tuple[object, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        service = self.lifespan.state.get("service")
+        if service is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._reload, service)
         if self._aside is not None:
-            app = build_watching_app(self.lifespan.state["service"])
+            app = build_watching_app(service)
             self._second = _Second(uvicorn.Config(app, lifespan="off", **_ALIKE))
             serving = self._second.serve([self._aside])
             self._serving = asyncio.ensure_future(serving)
+
+    def _reload(self, service: Service) -> None:
+        """Replace all workers, unless that is under way."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.ensure_future(service.reload())
+            self._reloading.add_done_callback(_say_failure)
 
     async def on_tick(self, counter: int) -> bool:
         crowd = len(self.server_state.connections) > self._max_connections
@@ -94,6 +109,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._closing.set()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        if self._reloading is not None:
+            self._reloading.cancel()
         await super().shutdown(sockets)
         if self._second is not None and self._serving is not None:
             self._second.should_exit = True
@@ -115,6 +133,11 @@ class Server(uvicorn.Server):
     def _patience(self, state: tuple[str, int]) -> float:
         limits = {"idle": self._idle_timeout, "answering": self._read_timeout}
         return limits.get(state[0], float("inf"))
+
+
+def _say_failure(reloading: asyncio.Task[None]) -> None:
+    if not reloading.cancelled() and (error := reloading.exception()) is not None:
+        _log.error("The workers stay as they are: %s", error)
 
 
 class _InOrder(dict[Any, None]):

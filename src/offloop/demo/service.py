@@ -20,10 +20,10 @@ from offloop.demo.pace import Pace
 from offloop.demo.problems import FULL, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from offloop import Pool
-    from offloop.demo.jobs import Abilities
+    from offloop.demo.jobs import Abilities, Encoded
     from offloop.demo.settings import Settings
 
 __all__ = ["Service", "open_service"]
@@ -70,6 +70,15 @@ class Service:
     def pending(self) -> int:
         """Images that wait or are being made."""
         return self.pool.stats().pending + self.aside
+
+    def encoder(self) -> Callable[..., Encoded]:
+        """Return the job that makes an image of a file."""
+        by_vips = self.settings.codec == "vips"
+        return jobs.encode_by_vips if by_vips else jobs.encode
+
+    async def reload(self) -> None:
+        """Replace all workers, one after the other; no image is lost."""
+        await self.pool.reload()
 
     def retry_after(self) -> int:
         """Return the seconds after which another attempt makes sense."""
@@ -122,12 +131,14 @@ async def open_service(
             memory_limit=settings.memory_limit,
             recycle=offloop.Recycle(max_rss=settings.memory_limit // 2),
             preload=jobs.PRELOAD,
+            isolation=None if settings.isolation == "none" else "process",
+            sandbox=settings.isolation == "sandbox",
             name="demo",
         ) as pool,
     ):
         await pool.ready()
         board, pace = Board(), Pace()
-        abilities = await _ask_workers(pool, board)
+        abilities = await _ask_workers(pool, board, settings.codec)
         metrics = Metrics()
         service: Service
         budget = Budget(settings.max_upload_bytes, lambda: service.retry_after())
@@ -135,20 +146,20 @@ async def open_service(
             settings, pool, abilities, budget, pace, board, lag, metrics, closing
         )
         metrics.watch(service)
-        census = asyncio.ensure_future(_keep_asking(pool, board))
+        census = asyncio.ensure_future(_keep_asking(service))
         try:
             yield service
         finally:
             census.cancel()
 
 
-async def _ask_workers(pool: Pool, board: Board) -> Abilities:
+async def _ask_workers(pool: Pool, board: Board, codec: str) -> Abilities:
     """Let every worker say what it can do, and which process it is.
 
     All of them should be idle: jobs that are submitted together then go to one worker
     each, as a rule.
     """
-    asked = [pool.submit(jobs.abilities) for _ in range(pool.stats().workers)]
+    asked = [pool.submit(jobs.abilities, codec) for _ in range(pool.stats().workers)]
     answers = await asyncio.gather(*asked)
     board.renew(
         {
@@ -160,11 +171,15 @@ async def _ask_workers(pool: Pool, board: Board) -> Abilities:
     return answers[0]
 
 
-async def _keep_asking(pool: Pool, board: Board) -> None:
+async def _keep_asking(service: Service) -> None:
     """Ask the workers anew when some were replaced and all have time to answer.
 
-    Workers that are busy make themselves known by what they do.
+    Workers that are busy make themselves known by what they do. Those that end with
+    their first job would end by being asked.
     """
+    pool, board = service.pool, service.board
+    if service.settings.isolation != "none":
+        return
     asked = pool.stats().workers_started
     while True:
         await asyncio.sleep(_CENSUS_PERIOD)
@@ -173,5 +188,6 @@ async def _keep_asking(pool: Pool, board: Board) -> None:
         if news and stats.workers == stats.idle > 0:
             # Whoever is lost or full at this moment is asked another time.
             with contextlib.suppress(errors.OffloopError):
-                await _ask_workers(pool, board)
+                codec = service.settings.codec
+                service.abilities = await _ask_workers(pool, board, codec)
                 asked = stats.workers_started

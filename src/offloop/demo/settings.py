@@ -28,6 +28,11 @@ class Settings:
         keys: secrets that requests are signed with, any of them; none: no signatures.
         allow_origin: web origin whose pages may use the server, "*" for all; None: only
             its own.
+        isolation: "process": each image gets a process of its own, which ends with it;
+            "sandbox": that process has no network, starts no program and signals
+            nobody; "none": a worker makes one image after the other.
+        codec: what decodes and encodes: "pillow"; or "vips", where it can do what is
+            asked for, and Pillow elsewhere.
         controls: offer what only belongs on one's own machine: running on the event
             loop to show what happens, and killing workers.
         debug_headers: tell sizes and worker of each image in headers of the answer.
@@ -43,6 +48,8 @@ class Settings:
     memory_limit: int = 1024**3
     keys: tuple[str, ...] = ()
     allow_origin: str | None = None
+    isolation: str = "none"
+    codec: str = "pillow"
     controls: bool = False
     debug_headers: bool = False
 

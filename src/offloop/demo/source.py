@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from offloop.demo.geometry import Size
     from offloop.demo.recipe import Recipe
 
-__all__ = ["Source", "Summary", "describe", "read"]
+__all__ = ["Look", "Source", "Summary", "blaming", "describe", "look", "read"]
 
 # How files begin: offset, bytes, name. Those that are read here, so that a damaged one
 # is not called "not an image"; and some that are not, so that the answer can name them.
@@ -208,11 +208,49 @@ def read(data: bytes | bytearray, recipe: Recipe, max_pixels: int) -> Source:
         )
 
 
+class Look(NamedTuple):
+    """What a file is, whose sizes have been checked.
+
+    Attributes:
+        format: Pillow's name.
+        size: width and height in the file.
+        orientation: the EXIF value, from 1 to 8.
+        alpha: it may have transparent parts.
+        frames: how many it has.
+        rights: EXIF data to be kept with author and copyright, or b"".
+    """
+
+    format: str
+    size: Size
+    orientation: int
+    alpha: bool
+    frames: int
+    rights: bytes
+
+
+def look(data: bytes | bytearray, max_pixels: int) -> Look:
+    """Check a file for those that decode it by other means; decodes no pixel.
+
+    Raises:
+        Problem: as `read`.
+    """
+    with _reading(data, max_pixels) as image:
+        frames = _check_pixels(image, data, max_pixels)
+        return Look(
+            image.format or "",
+            image.size,
+            _orientation(image),
+            image.has_transparency_data,
+            frames,
+            _exif(image, rights_only=True),
+        )
+
+
 def _further_frames(
     image: Image.Image, data: bytes | bytearray, frames: int
 ) -> Iterator[tuple[Image.Image, int]]:
     for number in range(1, frames):
-        with _blaming(data):
+        with blaming(data):
             try:
                 image.seek(number)
                 image.load()
@@ -236,7 +274,7 @@ def _loop(image: Image.Image) -> int:
 @contextmanager
 def _reading(data: bytes | bytearray, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file: its headers are read, and whatever goes wrong is its own fault."""
-    with _blaming(data):
+    with blaming(data):
         if _name(data) == "JXL":
             _check_jxl(data, max_pixels)
         Image.MAX_IMAGE_PIXELS = None
@@ -248,7 +286,7 @@ def _reading(data: bytes | bytearray, max_pixels: int) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _blaming(data: bytes | bytearray) -> Iterator[None]:
+def blaming(data: bytes | bytearray) -> Iterator[None]:
     """Turn every failure into the problem that the file has."""
     try:
         with warnings.catch_warnings():

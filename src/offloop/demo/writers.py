@@ -14,7 +14,7 @@ from PIL import Image, features
 from offloop.demo import plugins  # noqa: F401  # registers what can be written
 from offloop.demo.colours import flatten
 from offloop.demo.problems import Problem
-from offloop.demo.recipe import ANIMATED, FORMATS, LOSSY
+from offloop.demo.recipe import ANIMATED, FORMATS, LOSSY, MAX_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from offloop.demo.geometry import Size
     from offloop.demo.recipe import Recipe
 
-__all__ = ["Film", "check_size", "versions", "writable", "write"]
+__all__ = ["QUALITY", "Film", "check_size", "versions", "writable", "write"]
 
 # Pillow's name of each format.
 _NAMES = {
@@ -38,11 +38,8 @@ _NAMES = {
     "jxl": "JXL",
 }
 
-# The longest side that a format can express, where images here could exceed it.
-_LONGEST = {"jpeg": 65_500, "webp": 16_383, "gif": 65_535, "avif": 65_535}
-
-# Default quality of each lossy format: they look alike at these values.
-_QUALITY = {"jpeg": 80, "webp": 79, "avif": 63, "jp2": 80, "heic": 63, "jxl": 78}
+#: default quality of each lossy format: they look alike at these values.
+QUALITY = {"jpeg": 80, "webp": 79, "avif": 63, "jp2": 80, "heic": 63, "jxl": 78}
 
 _KEEPS_EXIF = ("jpeg", "png", "webp", "avif", "heic", "jxl")
 _KEEPS_PROFILE = ("jpeg", "png", "webp", "avif", "tiff", "heic", "jxl")
@@ -104,11 +101,11 @@ def check_size(format: str, size: Size, max_pixels: int) -> None:
             f"The result would have {size[0]}x{size[1]} pixels; "
             f"{max_pixels / 1e6:.1f} megapixels are allowed.",
         )
-    longest = _LONGEST.get(format, max_pixels)
-    if max(size) > longest:
+    if max(size) > MAX_SIDE:
         raise Problem(
             422,
-            f"The result would be {size[0]}x{size[1]}; {format} ends at {longest}.",
+            f"The result would be {size[0]}x{size[1]}; {MAX_SIDE} pixels a side are "
+            "allowed.",
         )
 
 
@@ -128,7 +125,7 @@ def write(film: Film, format: str, recipe: Recipe) -> tuple[bytes, int | None]:
         data = _save(film, format, recipe, 0)
         _check_bytes(data, recipe)
         return data, None
-    quality = recipe.quality or _QUALITY[format]
+    quality = recipe.quality or QUALITY[format]
     data = _save(film, format, recipe, quality)
     if recipe.max_bytes is None or len(data) <= recipe.max_bytes:
         return data, quality
