@@ -8,6 +8,7 @@ import pytest
 
 from offloop import messages, outflow
 from offloop.errors import ResultNotEncodable
+from offloop.wire.channel import Channel
 from worker_parent import meanwhile, wait_until_readable
 
 
@@ -70,6 +71,60 @@ def test_what_is_held_back_goes_upon_a_signal(parent, during, monkeypatch, parts
     parent.say(messages.STOP)
     parent.run()
     assert parts() == [[1, 2], [3]]
+
+
+def test_a_signal_within_the_handler_of_another_sends_nothing_twice(
+    parent, during, monkeypatch, parts
+):
+    monkeypatch.setattr(outflow, "_HOLD_NS", 1 << 62)
+    send = Channel.send
+
+    def send_and_wake(channel, message, buffers=()):
+        send(channel, message, buffers)
+        if message[0] == messages.PARTS:
+            wake()
+
+    def generate():
+        yield 1
+        yield 2
+        monkeypatch.setattr(Channel, "send", send_and_wake)
+        wake()
+        monkeypatch.setattr(Channel, "send", send)
+        yield 3
+
+    during(generate)
+    parent.submit(meanwhile, many=100)
+    parent.say(messages.STOP)
+    parent.run()
+    assert parts() == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_one_that_was_closed_before_it_began_does_not_begin(
+    parent, during, asynchronous
+):
+    begun = []
+
+    def generate():
+        begun.append(True)
+        yield 1
+
+    async def generate_async():
+        begun.append(True)
+        yield 1
+
+    def make():
+        parent.say(messages.RECALL, [1])
+        parent.page.ask_attention(True)
+        wait_until_readable(parent.theirs)
+        wake()
+        return generate_async() if asynchronous else generate()
+
+    during(make)
+    parent.submit(meanwhile, many=100)
+    parent.say(messages.STOP)
+    parent.run()
+    assert begun == []
 
 
 def test_it_waits_for_its_consumer_and_hears_of_its_own_parts_only(parent, during):

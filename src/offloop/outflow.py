@@ -128,6 +128,12 @@ class Outflow:
         self._closing = True
         self._notify()
 
+    def nudged(self) -> None:
+        """Send what was gathered, between two bytecodes of the generator."""
+        self.inside = False  # or the next signal would send the same again
+        self.flush()
+        self.inside = True
+
     def flush(self) -> None:
         """Send the parts that were gathered."""
         parts = self._parts

@@ -492,7 +492,7 @@ class Worker:
             if not self._flow.inside:  # it looks before it goes on
                 self._flow.alarmed = True
                 return
-            self._flow.flush()
+            self._flow.nudged()
         if self._page.interrupted() == self._in_job:
             self._obey()
         elif self._page.attention():
