@@ -26,9 +26,20 @@ from offloop.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from typing import TypeAlias
 
     from offloop.core.limits import ConcurrencyLimit
     from offloop.core.policies import RunTime
+
+    #: number, state and worker of a job, times, counts, and its unusual moves
+    Facts: TypeAlias = tuple[
+        int,
+        "JobState",
+        int | None,
+        tuple[float, float],
+        tuple[int, int, int],
+        list[tuple[float, str]] | None,
+    ]
 
 
 class JobState(enum.Enum):
@@ -199,12 +210,25 @@ class JobRecord:
 
     def story(self) -> str:
         """Return in one line what is known of the job, its unusual moves last."""
-        place = "" if self.worker is None else f" (worker {self.worker})"
-        parts = [
-            f"job {self.id} is {self.state.name}{place}",
-            f"submitted at {self.submitted_at:.3f}",
-            f"last sent at {self.sent_at:.3f}",
-            f"attempts {self.attempts}, retries {self.retries}, kills {self.kills}",
-        ]
-        parts += [f"{when:.3f} {text}" for when, text in self.history or ()]
-        return "; ".join(parts)
+        return told(self.facts())
+
+    def facts(self) -> Facts:
+        """Return what `told` makes a story of: a text costs ten times as much."""
+        counts = self.attempts, self.retries, self.kills
+        times = self.submitted_at, self.sent_at
+        return self.id, self.state, self.worker, times, counts, self.history
+
+
+def told(facts: Facts) -> str:
+    """Return in one line what was known of a job when its facts were noted."""
+    job, state, worker, (submitted_at, sent_at), counts, history = facts
+    attempts, retries, kills = counts
+    place = "" if worker is None else f" (worker {worker})"
+    parts = [
+        f"job {job} is {state.name}{place}",
+        f"submitted at {submitted_at:.3f}",
+        f"last sent at {sent_at:.3f}",
+        f"attempts {attempts}, retries {retries}, kills {kills}",
+    ]
+    parts += [f"{when:.3f} {text}" for when, text in history or ()]
+    return "; ".join(parts)

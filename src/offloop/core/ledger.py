@@ -20,13 +20,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop.core.commands import Command, Settle
-from offloop.core.job import Ending, JobState
+from offloop.core.job import Ending, JobState, told
 from offloop.core.job_queue import Arrivals, JobQueue
 from offloop.core.policies import DrainRate, retry_delay, spread
 from offloop.core.timers import Timers
 
 if TYPE_CHECKING:
-    from offloop.core.job import JobRecord
+    from offloop.core.job import Facts, JobRecord
     from offloop.core.limits import ConcurrencyLimit
 
 # Stories of this many jobs are kept after their ending, if there was something to tell.
@@ -116,8 +116,9 @@ class Ledger:
         self.requeued = 0
         #: settled jobs by ending
         self.endings = dict.fromkeys(Ending, 0)
-        #: stories of jobs that have ended in an unusual way, the latest ones
-        self.stories: deque[tuple[int, str]] = deque(maxlen=_STORIES)
+        #: what stories are made of, and the ending, of jobs that have ended in an
+        #: unusual way, the latest ones
+        self.stories: deque[tuple[Facts, Ending]] = deque(maxlen=_STORIES)
 
     def add(self, job: JobRecord, now: float) -> None:
         """Note a new job; it is held back until it is sent, or enters the queue."""
@@ -264,13 +265,13 @@ class Ledger:
         job = self.jobs.get(job_id)
         if job is not None:
             return job.story()
-        for ended, story in reversed(self.stories):
-            if ended == job_id:
-                return story
+        for facts, ending in reversed(self.stories):
+            if facts[0] == job_id:
+                return f"{told(facts)}; ended by {ending.value}"
         return f"job {job_id} is not pending: it has ended, or never was submitted"
 
     def _keep_story(self, job: JobRecord, ending: Ending) -> None:
-        self.stories.append((job.id, f"{job.story()}; ended by {ending.value}"))
+        self.stories.append((job.facts(), ending))
 
     def check(self) -> None:
         """Assert the invariants."""

@@ -52,11 +52,11 @@ class _Finder:
         if name not in _actions and name not in _lasting:
             return None
         for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            spec = None if finder is self or find is None else find(name, path, target)
+            spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader)
+                if spec.loader is not None:  # as that of a package without a file
+                    standing_in: Any = _Loader(spec.loader)
+                    spec.loader = standing_in
                 return spec
         return None
 
