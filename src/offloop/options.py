@@ -236,6 +236,7 @@ class PoolOptions:
     memory_limit: int | None = None
     min_workers: int | None = None
     idle_timeout: float | None = None
+    spare_workers: int = 0
     isolation: Literal["process"] | None = None
     sandbox: bool = False
     job: JobOptions = field(default_factory=JobOptions)
@@ -252,6 +253,7 @@ class PoolOptions:
         if self.idle_timeout is not None:
             timeout = seconds("idle_timeout", self.idle_timeout)
             object.__setattr__(self, "idle_timeout", timeout)
+        whole("spare_workers", self.spare_workers, least=0)
         if self.max_pending is not None:
             whole("max_pending", self.max_pending, least=1)
         object.__setattr__(self, "arena_limit", size("arena_limit", self.arena_limit))

@@ -97,6 +97,8 @@ class Pool(PoolView):
             `idle_timeout`, 0.
         idle_timeout: seconds after which an idle process goes; None: 60, if the size is
             not fixed.
+        spare_workers: processes beside those, ready and idle: one takes the place of a
+            worker that was killed, or that an elastic pool needs, without a start.
         isolation: "process" gives each job a process of its own, forked before it is
             needed; None: workers are used again.
         sandbox: jobs get no network, start no programs, and signal nobody (Linux); see
@@ -135,6 +137,7 @@ class Pool(PoolView):
         name: str = "offloop",
         min_workers: int | None = None,
         idle_timeout: Seconds | None = None,
+        spare_workers: int = 0,
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         pin_cpus: bool = False,
@@ -167,6 +170,7 @@ class Pool(PoolView):
             name=name,
             min_workers=min_workers,
             idle_timeout=idle_timeout,  # type: ignore[arg-type]  # made a float there
+            spare_workers=spare_workers,
             isolation=isolation,
             sandbox=sandbox,
             recycle=recycle,
@@ -591,6 +595,7 @@ _POOL_WORDS = (
     "memory_limit",
     "min_workers",
     "idle_timeout",
+    "spare_workers",
     "isolation",
     "sandbox",
 )

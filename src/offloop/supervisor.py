@@ -116,7 +116,9 @@ class Supervisor:
         self._listeners = listeners
         self._setup = setup
         self._requests, self._results_size = memory
-        self._supervision = Supervision(recycle=options.recycle)
+        self._supervision = Supervision(
+            recycle=options.recycle, spares=options.spare_workers
+        )
         self._context = make_context()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -313,7 +315,9 @@ class Supervisor:
         old, self._forkserver = self._forkserver, forkserver
         if old is not None:
             self._let_go(old)
-        self._perform(self._supervision.cause_removed(time.monotonic()))
+        now = time.monotonic()
+        self._perform(self._supervision.spares_outdated(ExitReason.RELOADED, now))
+        self._perform(self._supervision.cause_removed(now))
         self.gave_up = ""
 
     def drop_forkserver(self, forkserver: ForkserverHandle) -> None:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from offloop.core.children import SupervisionState
 from offloop.core.exits import Exit, ExitReason
+from offloop.core.spares import NO_SLOT
 from offloop.core.supervision import Supervision
 from offloop.options import Recycle
 
@@ -49,10 +50,14 @@ class Process:
 class SupervisionModel(RuleBasedStateMachine):
     """Every step is one event; each command is judged by books of its own."""
 
+    #: children that should stand by
+    SPARES = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.supervision = Supervision(
             recycle=RECYCLE,
+            spares=self.SPARES,
             max_restarts=MAX_RESTARTS,
             period=PERIOD,
             boot_timeout=BOOT_TIMEOUT,
@@ -91,11 +96,14 @@ class SupervisionModel(RuleBasedStateMachine):
 
     def judge_StartChild(self, command):
         assert command.child == self.last + 1, "numbers are never used again"
-        assert 0 <= command.slot < self.target
         assert not self.stopping
         others = [one for one in self.in_slot(command.slot) if not one.leaving]
-        assert len(others) <= 1
-        assert all(one.employed for one in others), "beside one that works only"
+        if command.slot == NO_SLOT:
+            assert len(others) < self.SPARES
+        else:
+            assert 0 <= command.slot < self.target
+            assert len(others) <= 1
+            assert all(one.employed for one in others), "beside one that works only"
         assert 90 <= command.max_jobs <= 100
         self.last = command.child
         self.processes[self.last] = Process(self.last, command.slot, self.now)
@@ -115,7 +123,7 @@ class SupervisionModel(RuleBasedStateMachine):
         assert isinstance(command.reason, ExitReason)
         process.retired = True
         replaced = command.reason not in (ExitReason.SCALED_DOWN, ExitReason.SHUTDOWN)
-        if replaced and not process.spent:
+        if replaced and not process.spent and process.employed:
             assert self.takes_over is not None, "nobody stood by"
             assert self.takes_over.slot == process.slot
 
@@ -147,7 +155,8 @@ class SupervisionModel(RuleBasedStateMachine):
         stats = self.supervision.stats()
         assert stats.target == self.target
         if state is SupervisionState.RUNNING:
-            everyone = self.processes.values()
+            placed = self.processes.values()
+            everyone = [one for one in placed if one.slot != NO_SLOT]
             filled = {one.slot for one in everyone if not one.dismissed}
             assert len(filled) + stats.waiting >= self.target, "an empty slot"
             at_work = [one for one in everyone if one.employed and not one.leaving]
@@ -277,9 +286,26 @@ class SupervisionModel(RuleBasedStateMachine):
         at_work = [one for one in self.processes.values() if not one.leaving]
         assert sum(one.employed for one in at_work) == self.target
         assert stats.waiting == 0
+        standing_by = [one for one in at_work if one.slot == NO_SLOT]
+        assert len(standing_by) == self.SPARES
+        assert all(one.ready for one in standing_by)
         assert stats.starting <= 1, "a successor, because of somebody's age"
 
 
+class SparesModel(SupervisionModel):
+    """The same with children that stand by, and may be outdated."""
+
+    SPARES = 2
+
+    @rule()
+    def outdate_spares(self):
+        self.tell("spares_outdated", ExitReason.RELOADED)
+
+
+TestSparesModel = pytest.mark.slow(SparesModel.TestCase)
+TestSparesModel.settings = settings(
+    max_examples=60, stateful_step_count=60, deadline=None
+)
 TestSupervisionModel = pytest.mark.slow(SupervisionModel.TestCase)
 TestSupervisionModel.settings = settings(
     max_examples=120, stateful_step_count=60, deadline=None

@@ -4,8 +4,9 @@
 
 Hundreds of jobs are always under way: short and long ones, small and large arguments
 and results, some that raise, crash, take too much memory or too long, or are cancelled.
-Meanwhile workers and forkservers are killed and stopped, and the pool is resized and
-reloaded. What must hold all the same:
+The memory that they share is too small for all of them. Meanwhile workers and
+forkservers are killed and stopped, the pool is resized and reloaded, and other pools
+are opened, stopped and killed beside it. What must hold all the same:
 
 - every job ends once, with its own result or an error that it can end with;
 - no job begins more often than it may;
@@ -32,6 +33,7 @@ import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -41,7 +43,14 @@ import zmq
 
 import leaks
 from offloop import Pool, Recycle
-from offloop.errors import JobTimeout, MemoryLimitExceeded, PoisonJob, WorkerLost
+from offloop.errors import (
+    JobTimeout,
+    MemoryLimitExceeded,
+    PoisonJob,
+    PoolFull,
+    Quarantined,
+    WorkerLost,
+)
 
 MB = 1_000_000
 IN_FLIGHT = 200
@@ -141,11 +150,10 @@ class Storm:
     async def run(self) -> None:
         recycle = Recycle(max_jobs=2000, max_age=5, max_rss=200 * MB)
         options = {"grace": 0.05, "recycle": recycle, "memory_limit": 600 * MB}
-        async with Pool(3, max_pending=None, name="chaos", **options) as pool:
-            demons = [
-                asyncio.ensure_future(demon(pool))
-                for demon in (self.kill, self.stop, self.reshape, self.weigh)
-            ]
+        options |= {"max_pending": None, "arena_limit": 48 * MB, "spare_workers": 1}
+        async with Pool(3, name="chaos", **options) as pool:
+            works = (self.kill, self.stop, self.reshape, self.weigh, self.neighbour)
+            demons = [asyncio.ensure_future(demon(pool)) for demon in works]
             await asyncio.gather(*(self.load(pool) for _ in range(IN_FLIGHT)))
             for demon in demons:
                 demon.cancel()
@@ -157,7 +165,8 @@ class Storm:
     async def load(self, pool: Pool) -> None:
         kinds = [self.short, self.result, self.spins, self.fails, self.cancels]
         kinds += [self.large, self.late, self.crashes, self.retried, self.memory]
-        weights = [20_000, 5000, 200, 1000, 200, 40, 10, 10, 4, 4]
+        kinds += [self.full]
+        weights = [20_000, 5000, 200, 1000, 200, 80, 10, 10, 4, 4, 10]
         while not self.over:
             self.begun += 1
             (kind,) = self.random.choices(kinds, weights)
@@ -169,6 +178,8 @@ class Storm:
                 ending = await kind(pool, job)
         except WorkerLost:  # anybody's worker may be killed at any time
             ending = "worker lost"
+        except Quarantined:  # of a function that does nothing but kill
+            ending = "expected" if kind == self.crashes else "quarantined"
         except PoisonJob:
             ending = "poison"
         except TimeoutError as error:
@@ -189,8 +200,27 @@ class Storm:
         if await pool.run(digest, self.log, job, data) != zlib.crc32(data):
             return "wrong result"
 
+    async def full(self, pool, job):
+        """Take all memory that arguments may have: some fit, the next is refused."""
+        data = pattern(job, 7 * MB)
+        going = []
+        try:
+            for _ in range(8):
+                self.allowed[job] = len(going) + 1
+                going.append(pool.submit(digest, self.log, job, data))
+        except PoolFull:
+            self.events["memory was full"] += 1
+        await asyncio.wait(going) if going else None
+        lost = [isinstance(one.exception(), WorkerLost) for one in going]
+        right = [
+            not bad and one.result() == zlib.crc32(data)
+            for bad, one in zip(lost, going, strict=True)
+        ]
+        if not all(bad or good for bad, good in zip(lost, right, strict=True)):
+            return "wrong result"
+
     async def result(self, pool, job):
-        size = self.random.choice((0, 100, 5000, 20_000, 300_000))
+        size = self.random.choice((0, 100, 5000, 20_000, 300_000, 3 * MB))
         if await pool.run(produce, self.log, job, size) != pattern(job, size):
             return "wrong result"
 
@@ -282,6 +312,23 @@ class Storm:
             else:
                 await pool.resize(self.random.randrange(1, 6))
                 self.events["resize"] += 1
+
+    async def neighbour(self, pool):
+        """Open another pool, give it work, and end it in any way, in the middle."""
+        while True:
+            await asyncio.sleep(self.random.random() * 8)
+            other = await Pool(1, name="neighbour", grace=0.05).start()
+            try:
+                going = [other.submit(spin, self.log, 0, 0.01) for _ in range(20)]
+                self.allowed[0] = self.allowed.get(0, 0) + len(going)
+                await asyncio.sleep(self.random.random() * 0.2)
+                stop = partial(other.stop, 0.05)
+                await self.random.choice((other.kill, other.close, stop))()
+            finally:
+                await other.kill()
+            if not all(one.done() for one in going):
+                self.wrong.append("a job of a pool that has ended has not")
+            self.events["another pool ended"] += 1
 
     async def weigh(self, pool):
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -99,6 +100,38 @@ async def test_a_job_that_kills_every_worker_is_poison():
         assert isinstance(caught.value.__cause__, WorkerLost)
         assert job.attempts == 3
         assert await pool.run(jobs.add, 1, 1) == 2
+
+
+@pytest.mark.slow
+async def test_calls_survive_that_all_workers_are_killed_again_and_again():
+    """The short form of `benchmarks/kills.py`."""
+    pids = set()
+    pool = Pool(2)
+    pool.on("worker_ready", lambda event: pids.add(event.pid))
+    pool.on("worker_ended", lambda event: pids.discard(event.pid))
+    over = asyncio.Event()
+
+    async def call(number):
+        while not over.is_set():
+            number += 1
+            assert await calls.run(jobs.add, number, 1) == number + 1
+
+    async with pool:
+        calls = pool.options(retries=9)
+        await pool.ready()
+        going = [asyncio.ensure_future(call(n)) for n in range(64)]
+        for _ in range(5):
+            before = pool.stats().completed
+            while pool.stats().completed < before + 500:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            for pid in list(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        over.set()
+        await asyncio.gather(*going)
+        stats = pool.stats()
+    assert stats.lost == stats.failed == 0
+    assert stats.exits["crashed"] >= 5
 
 
 async def test_an_idle_worker_that_is_killed_is_replaced():

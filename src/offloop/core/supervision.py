@@ -46,6 +46,7 @@ from offloop.core.exits import Exit, ExitReason
 from offloop.core.recycling import draw_allowance
 from offloop.core.restarts import Restarts
 from offloop.core.slots import Row, Slot
+from offloop.core.spares import NO_SLOT, Spares
 from offloop.core.timers import Timers
 from offloop.errors import InternalError
 
@@ -68,6 +69,7 @@ class Supervision:
 
     Args:
         recycle: when a child has been used enough; None: never.
+        spares: children that stand by for whoever dies.
         max_restarts: unasked deaths that are mended within `period`; by default twice
             as many as there are slots, and at least 5.
         period: seconds over which they are counted.
@@ -81,6 +83,7 @@ class Supervision:
         self,
         *,
         recycle: Recycle | None = None,
+        spares: int = 0,
         max_restarts: int | None = None,
         period: float = 30.0,
         boot_timeout: float = 60.0,
@@ -96,6 +99,8 @@ class Supervision:
         self.state = SupervisionState.RUNNING
         #: the slots that there should be
         self._slots = Row()
+        #: children that are in none of them, and will be when they are needed
+        self._spares = Spares(spares)
         #: every child that is not GONE; those in no slot are on their way out
         self._children: dict[int, ChildRecord] = {}
         #: number that the last child got
@@ -133,6 +138,8 @@ class Supervision:
         """Return when `time_passed` must be called next, None if it need not be."""
         times = [self._starts.next_due(), self._kills.next_due()]
         times += [self._ages.next_due(), self._cool_until, self._stop_deadline]
+        if self._wants_spare():
+            times.append(self._spares.next_due())
         first = min(when for when in times if when is not None)
         return None if first == inf else first
 
@@ -187,6 +194,7 @@ class Supervision:
         while len(slots) < count:
             self._fill(slots.add(), now, commands)
         self._try_again(now, commands)
+        self._fill_spares(now, commands)
         return commands
 
     def child_ready(self, child: int, now: float) -> list[SupervisionCommand]:
@@ -200,8 +208,10 @@ class Supervision:
         self._ever_ready = True
         boot = now - record.started_at
         self._boot = boot if boot > self._boot else (3 * self._boot + boot) / 4
-        slot = self._slots[record.slot]
-        if slot.successor is record:
+        slot = self._slots.of(record)
+        if slot is None:
+            self._spare_ready(record, now, commands)
+        elif slot.successor is record:
             record.move(ChildState.STANDBY, now)
             if slot.due:
                 self._take_over(slot, now, commands)
@@ -210,6 +220,7 @@ class Supervision:
             self._look_ahead(slot, slot.wear.lasts, now, commands)
         if self.state is SupervisionState.FAILED:
             self._recover(now, commands)
+        self._fill_spares(now, commands)
         return commands
 
     def child_exited(
@@ -232,18 +243,23 @@ class Supervision:
         self._ages.drop(child)
         commands: list[SupervisionCommand] = []
         slot = self._slots.of(record)
-        if slot is None:
-            return commands  # it was on its way out, and is not missed
-        slot.vacate(record)
-        if slot.current is not None and slot.current.state is ChildState.STANDBY:
-            self._employ(slot, slot.current, now, commands)
-            self._look_ahead(slot, slot.wear.lasts, now, commands)
-        timed_out = before is ChildState.STOPPING  # else it would be in no slot
-        if exit is Exit.UNASKED or timed_out:
-            self._died(slot, record, reason, now, commands)
-        else:
-            self._fill(slot, now, commands)
-            self._try_again(now, commands)  # it may have been a failed pool's try
+        timed_out = before is ChildState.STOPPING  # else it would have no place
+        unasked = exit is Exit.UNASKED or timed_out
+        if record in self._spares:
+            self._spares.discard(record)
+            if unasked:
+                self._died(None, record, reason, now, commands)
+        elif slot is not None:  # else it was on its way out, and is not missed
+            slot.vacate(record)
+            if slot.current is not None and slot.current.state is ChildState.STANDBY:
+                self._employ(slot, slot.current, now, commands)
+                self._look_ahead(slot, slot.wear.lasts, now, commands)
+            if unasked:
+                self._died(slot, record, reason, now, commands)
+            else:
+                self._fill(slot, now, commands)
+                self._try_again(now, commands)  # it may have been a failed pool's try
+        self._fill_spares(now, commands)
         return commands
 
     def child_used(
@@ -286,6 +302,16 @@ class Supervision:
             self._dismiss(record, reason, now, commands)
             self._fill(slot, now, commands)
             self._try_again(now, commands)
+        self._fill_spares(now, commands)
+        return commands
+
+    def spares_outdated(
+        self, reason: ExitReason, now: float
+    ) -> list[SupervisionCommand]:
+        """Let new children stand by in the place of those that do."""
+        commands: list[SupervisionCommand] = []
+        self._drop_spares(reason, now, commands)
+        self._fill_spares(now, commands)
         return commands
 
     def child_retire_asked(
@@ -315,6 +341,8 @@ class Supervision:
             self._starts.drop(slot.index)
             self._empty(slot, ExitReason.SHUTDOWN, now, commands)
         self._slots = Row()
+        self._spares.wanted = 0
+        self._drop_spares(ExitReason.SHUTDOWN, now, commands)
         self._lose_patience(now, commands)
         return commands
 
@@ -323,6 +351,7 @@ class Supervision:
         commands: list[SupervisionCommand] = []
         if self.state is SupervisionState.FAILED:
             self._recover(now, commands)
+        self._fill_spares(now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[SupervisionCommand]:
@@ -344,12 +373,17 @@ class Supervision:
         if self._cool_until <= now:
             self._cool_until = inf
             self._try_again(now, commands)
+        self._fill_spares(now, commands)
         return commands
 
     # Filling slots
 
     def _fill(self, slot: Slot, now: float, commands: list[SupervisionCommand]) -> None:
-        """Start what the slot lacks, unless the pool has failed."""
+        """Give the slot what it lacks: a spare, or a start unless the pool failed."""
+        if slot.current is None and (spare := self._spares.take(slot.index)):
+            self._starts.drop(slot.index)
+            slot.current = spare
+            self._employ(slot, spare, now, commands)
         if self.state is not SupervisionState.RUNNING or slot.index in self._starts:
             return
         if slot.current is None:
@@ -358,16 +392,18 @@ class Supervision:
             slot.successor = self._start(slot, now, commands)
 
     def _start(
-        self, slot: Slot, now: float, commands: list[SupervisionCommand]
+        self, slot: Slot | None, now: float, commands: list[SupervisionCommand]
     ) -> ChildRecord:
+        """Start a child for a slot, or one that has none."""
         self._last_child += 1
         number = self._last_child
+        index = NO_SLOT if slot is None else slot.index
         allowance = draw_allowance(self._recycle, number)
-        child = ChildRecord(number, slot.index, allowance, now)
+        child = ChildRecord(number, index, allowance, now)
         self._children[number] = child
         self._kills.set(number, now + self._boot_timeout)
         limits = allowance.jobs, allowance.rss
-        commands.append(StartChild(slot.index, number, *limits))
+        commands.append(StartChild(index, number, *limits))
         return child
 
     def _employ(
@@ -383,6 +419,37 @@ class Supervision:
         if child.allowance.age != inf:
             self._ages.set(child.number, now + child.allowance.age)
         slot.wear.renew(now)
+
+    # Spares
+
+    def _wants_spare(self) -> bool:
+        """Tell whether it is time for spares: once all slots have what they need."""
+        return self.state is SupervisionState.RUNNING and all(
+            slot.current is not None and slot.current.state is not ChildState.STARTING
+            for slot in self._slots
+        )
+
+    def _fill_spares(self, now: float, commands: list[SupervisionCommand]) -> None:
+        spares = self._spares
+        if spares.missing and spares.due <= now and self._wants_spare():
+            for _ in range(spares.missing):
+                spares.add(self._start(None, now, commands))
+
+    def _spare_ready(
+        self, child: ChildRecord, now: float, commands: list[SupervisionCommand]
+    ) -> None:
+        child.move(ChildState.STANDBY, now)
+        for slot in self._slots:  # one that lost its child while this one started
+            if slot.current is None:
+                self._fill(slot, now, commands)
+                break
+
+    def _drop_spares(
+        self, reason: ExitReason, now: float, commands: list[SupervisionCommand]
+    ) -> None:
+        for child in self._spares:
+            self._spares.discard(child)
+            self._dismiss(child, reason, now, commands)
 
     # Replacing
 
@@ -502,13 +569,13 @@ class Supervision:
 
     def _died(
         self,
-        slot: Slot,
+        slot: Slot | None,
         child: ChildRecord,
         reason: str,
         now: float,
         commands: list[SupervisionCommand],
     ) -> None:
-        """Fill the slot again, at once or later, or give up."""
+        """Fill the slot again, at once or later, or give up; None: it was a spare."""
         restarts = self._restarts
         restarts.deaths += 1
         if not self._ever_ready:
@@ -519,6 +586,8 @@ class Supervision:
         ):
             count = f"unasked deaths within {restarts.period:g} s: {restarts.recent}"
             self._give_up(f"{count}; the last one: {reason}", now, commands)
+        elif slot is None:
+            self._spares.died(child, now)
         else:
             delay = restarts.delay(slot, child, self._boot, now)
             if delay > 0.0:
@@ -536,6 +605,8 @@ class Supervision:
         for index in list(self._starts):
             self._starts.drop(index)
         commands.append(GiveUp(reason))
+        for slot in self._slots:  # those that stand by can work
+            self._fill(slot, now, commands)
 
     def _try_again(self, now: float, commands: list[SupervisionCommand]) -> None:
         """Start one child of a failed pool, unless it is cooling down or trying."""
@@ -570,6 +641,7 @@ class Supervision:
         self._ages.check()
         running = self.state is SupervisionState.RUNNING
         self._slots.check(self._children, self._starts.keys() if running else None)
+        self._spares.check(self._children)
         for number, child in self._children.items():
             assert child.number == number
             self._check_child(child)
@@ -584,7 +656,8 @@ class Supervision:
     def _check_child(self, child: ChildRecord) -> None:
         assert child.state is not ChildState.GONE, child.story()
         if child.state is ChildState.STARTING or child.state in ABLE:
-            assert self._slots.of(child) is not None, child.story()
+            placed = self._slots.of(child) is not None or child in self._spares
+            assert placed, child.story()
         waits = child.state in (*ABLE, ChildState.RETIRING)
         assert not (waits and child.number in self._kills), child.story()
         works = child.state is ChildState.READY
