@@ -114,6 +114,7 @@ class SupervisionModel(RuleBasedStateMachine):
         assert not process.employed
         assert not process.dismissed
         process.employed = True
+        process.slot = self.supervision._children[command.child].slot  # of a spare
         self.takes_over = process
 
     def judge_RetireChild(self, command):
@@ -296,6 +297,10 @@ class SparesModel(SupervisionModel):
     """The same with children that stand by, and may be outdated."""
 
     SPARES = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tell("scale_asked", 0)
 
     @rule()
     def outdate_spares(self):
