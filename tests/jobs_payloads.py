@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,17 @@ def fill(size, value):
 
 def ones(size):
     return np.ones(size, "u1")
+
+
+def ones_without_memory(size):
+    """Return an array where the system has no memory for it: no file may be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    return np.ones(size, "u1")
+
+
+def end_lack_of_memory():
+    unlimited = resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
 
 
 def fill_and_keep(size, value):

@@ -14,11 +14,13 @@ import tempfile
 from pathlib import Path
 
 from offloop.errors import StartError
+from offloop.groups import MEMBERSHIP, ROOT, own_groups
 
 # A Unix socket's path may have 107 bytes; a worker's name needs the rest.
 _LONGEST_FOLDER = 80
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS = Path(ROOT)
+_MEMBERSHIP = Path(MEMBERSHIP)
 
 
 def usable_cores() -> int:
@@ -46,7 +48,7 @@ def default_max_workers() -> int:
 
 
 def cpu_quota(
-    root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
+    root: Path = _CGROUPS, membership: Path = _MEMBERSHIP
 ) -> float | None:
     """Return the CPUs that the control group may use, or None when it has no quota.
 
@@ -75,7 +77,7 @@ class OomKills:
     def __init__(
         self,
         root: Path = _CGROUPS,
-        membership: Path = Path("/proc/self/cgroup"),
+        membership: Path = _MEMBERSHIP,
         system: Path = Path("/proc/vmstat"),
     ) -> None:
         groups = _own_groups(root, membership, "memory")
@@ -142,7 +144,7 @@ def peak_memory(pid: int) -> int:
 
 
 def memory_allowance(
-    root: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")
+    root: Path = _CGROUPS, membership: Path = _MEMBERSHIP
 ) -> int:
     """Return the bytes of memory that this process and its children may use.
 
@@ -161,29 +163,7 @@ def memory_allowance(
 
 
 def _own_groups(root: Path, membership: Path, controller: str) -> list[Path]:
-    """Return the folders of the process's group and of all groups above it.
-
-    The root comes first, and the own group last. A quota further up binds as well. In a
-    container the path may be the host's and not exist below `root`; the root itself
-    then is the container's own group.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
-    folders = [root, root / controller]
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base = root
-        elif controller in controllers.split(","):
-            base = root / controller
-        else:
-            continue
-        group = base / path.strip("/")
-        above = [group, *group.parents]
-        folders += reversed(above[: above.index(base)])
-    return folders
+    return [Path(one) for one in own_groups(str(root), str(membership), controller)]
 
 
 def _quota_v2(folder: Path) -> float | None:

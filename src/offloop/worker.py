@@ -381,6 +381,7 @@ class Worker:
                 error = self._limit.named(error, job, name)
             payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
+            places, out = [], []  # of a result for which there was no memory
         if self._told is not None and self._told[0] is call:
             self._told[1].tell_report()
         # What the parent may have back is found out before it is told of the end.

@@ -98,6 +98,9 @@ class Workspace:
         Returns:
             The payload, or None if it is the last of the places; the places; and the
             buffers for which there was no room, to be sent as frames.
+
+        Raises:
+            MemoryError: the machine has not enough memory, for frames either.
         """
         parts = list(buffers)
         small: Payload | None = payload
@@ -119,11 +122,13 @@ class Workspace:
         if found is not None:  # it was made by `empty`
             block, offset = found
         else:
+            size = memoryview(data).nbytes
             try:
-                block = arena.allocate(memoryview(data).nbytes)
-                arena.write(block, data)
-            except (ArenaFull, MemoryError):
+                block = arena.allocate(size)
+            except ArenaFull:
+                arena.headroom.claim(2 * size)  # here on its way out, and there
                 return None
+            arena.write(block, data)
         self._last_token += 1
         self._lent[self._last_token] = block
         size = memoryview(data).nbytes

@@ -312,6 +312,17 @@ async def test_closing_ends_all_waiting_for_room():
     assert held.nbytes == 3 * MB
 
 
+async def test_a_result_for_which_the_system_has_no_memory_fails_alone():
+    async with Pool(1, arena_limit=LIMIT) as pool:
+        for _ in range(2):
+            with pytest.raises(MemoryError, match=r"no shared memory .* lower the"):
+                await pool.run(payloads.ones_without_memory, MB)
+            assert await pool.run(jobs.add, 1, 2) == 3
+        await pool.run(payloads.end_lack_of_memory)
+        assert (await pool.run(payloads.ones, MB)).sum() == MB
+        assert pool.stats().workers_lost == 0
+
+
 async def test_memory_goes_back_to_the_system():
     async with Pool(1, arena_limit=64 * MB) as pool:
         await pool.run(payloads.total, np.ones(4 * MB))

@@ -24,18 +24,35 @@ def memory(file):
     return os.fstat(file.descriptor).st_blocks * 512
 
 
-@pytest.mark.parametrize("where", ["memfd", "shm", "elsewhere"])
+def no_segment(*args, **kwargs):
+    raise FileNotFoundError("/dev/shm")
+
+
+@pytest.mark.parametrize(
+    "where", ["memfd", "segment", "no segments", "no place", "segments are not files"]
+)
 def test_no_path_leads_to_the_file_and_no_program_inherits_it(monkeypatch, where):
     if where != "memfd":
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    if where == "elsewhere":
-        monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    if where == "no segments":
+        monkeypatch.setitem(sys.modules, "_posixshmem", None)
+    elif where == "no place":
+        monkeypatch.setattr("_posixshmem.shm_open", no_segment)
+    elif where == "segments are not files":
+        pread = os.pread
+        monkeypatch.setattr(os, "pread", no_segment)
+    segments = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else ()
     file = new_file()
     found = os.fstat(file.descriptor)
     assert found.st_nlink == 0
     assert found.st_size == 64 * MIB
     assert not os.get_inheritable(file.descriptor)
     assert memory(file) < MIB
+    if where == "segment":
+        assert segments == set(os.listdir("/dev/shm"))
+        assert os.readlink(f"/proc/self/fd/{file.descriptor}").startswith("/dev/shm/")
+    elif where == "segments are not files":
+        monkeypatch.setattr(os, "pread", pread)
     file.write(memoryview(b"here"), 5 * MIB)
     assert os.pread(file.descriptor, 6, 5 * MIB - 1) == b"\0here\0"
 

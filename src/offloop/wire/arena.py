@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
+    from offloop.wire.headroom import Headroom
     from offloop.wire.warm import Part, WarmRange
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -203,6 +204,15 @@ class Arena:
         """
         return self._open_file().descriptor
 
+    @property
+    def headroom(self) -> Headroom:
+        """What tells how much memory the system grants.
+
+        Raises:
+            ValueError: the arena is closed.
+        """
+        return self._open_file().headroom
+
     # ---- blocks ----------------------------------------------------------------------
 
     def room(self, size: int) -> bool:
@@ -320,6 +330,7 @@ class Arena:
             yield from self._fill_warm(block.offset + at, source)
             return
         yield from self._pay(block)
+        file.headroom.claim(size)  # all of it, before a part is taken in vain
         for begin in range(0, size, SLICE):
             part = source[begin : begin + SLICE]
             file.write(part, block.offset + at + begin)
@@ -338,6 +349,7 @@ class Arena:
         for _ in self._pay(block):
             pass
         end = whole_pages(block.size)
+        file.headroom.claim(end - whole_pages(block.backed))
         for at in range(whole_pages(block.backed), end, SLICE):
             size = min(SLICE, end - at)
             file.reserve(block.offset + at, size)

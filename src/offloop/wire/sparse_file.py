@@ -12,12 +12,16 @@ import errno
 import mmap
 import os
 
+from offloop.wire.headroom import Headroom
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: punches a hole; where that is missing, the kernel refuses the number
 _MADV_REMOVE = getattr(mmap, "MADV_REMOVE", -1)
+#: bytes that are taken before the next look at how much there is
+_GRANT = 8 * 1024 * 1024
 _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
 
 
@@ -28,14 +32,40 @@ def create_file(size: int) -> int:
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("offloop-arena", os.MFD_CLOEXEC)
-    else:  # an unlinked file does the same; in memory where there is such a place
-        import tempfile  # brings much along that a worker does without
-
-        place = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        with tempfile.TemporaryFile(prefix="offloop-", dir=place) as file:
-            descriptor = os.dup(file.fileno())
+    else:
+        segment = _create_segment()
+        descriptor = _create_unlinked() if segment is None else segment
     os.ftruncate(descriptor, size)
     return descriptor
+
+
+def _create_segment() -> int | None:
+    """Return the descriptor of a POSIX segment without a name; None: there is none.
+
+    What has no memory yet must be written by `os.pwrite`, which some systems refuse for
+    segments (macOS does).
+    """
+    name = f"/offloop-{os.urandom(8).hex()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    try:
+        import _posixshmem as posix  # what `multiprocessing.shared_memory` is made of
+
+        descriptor: int = posix.shm_open(name, flags, mode=0o600)
+    except (ImportError, OSError):
+        return None
+    posix.shm_unlink(name)
+    with contextlib.suppress(OSError):
+        os.pread(descriptor, 1, 0)
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _create_unlinked() -> int:
+    import tempfile  # brings much along that a worker does without
+
+    with tempfile.TemporaryFile(prefix="offloop-") as file:
+        return os.dup(file.fileno())
 
 
 def punch(mapping: mmap.mmap, offset: int, size: int) -> None:
@@ -55,12 +85,16 @@ class SparseFile:
 
     Args:
         descriptor: owned by this object from now on.
+        headroom: knows how much memory there is.
     """
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("_granted", "descriptor", "headroom")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, headroom: Headroom | None = None) -> None:
         self.descriptor = descriptor
+        self.headroom = headroom or Headroom()
+        #: bytes that may be taken before the next look at how much there is
+        self._granted = 0
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -71,6 +105,7 @@ class SparseFile:
         Raises:
             MemoryError: there is no memory for them.
         """
+        self._take(len(data))
         with _lack_of_memory(len(data)):
             _write_all(self.descriptor, data, offset)
 
@@ -80,11 +115,18 @@ class SparseFile:
         Raises:
             MemoryError: there is none.
         """
+        self._take(size)
         with _lack_of_memory(size):
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self.descriptor, offset, size)
             else:
                 _write_all(self.descriptor, memoryview(bytes(size)), offset)
+
+    def _take(self, size: int) -> None:
+        """Account for memory; several threads may do so, and err by a little."""
+        if size > self._granted:
+            self._granted = max(size, min(self.headroom.claim(size), _GRANT))
+        self._granted -= size
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
