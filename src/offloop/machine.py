@@ -47,9 +47,7 @@ def default_max_workers() -> int:
     return max(usable_cores() - 1, 1)
 
 
-def cpu_quota(
-    root: Path = _CGROUPS, membership: Path = _MEMBERSHIP
-) -> float | None:
+def cpu_quota(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float | None:
     """Return the CPUs that the control group may use, or None when it has no quota.
 
     Args:
@@ -143,9 +141,7 @@ def peak_memory(pid: int) -> int:
         return 0
 
 
-def memory_allowance(
-    root: Path = _CGROUPS, membership: Path = _MEMBERSHIP
-) -> int:
+def memory_allowance(root: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
     """Return the bytes of memory that this process and its children may use.
 
     Args:

@@ -171,6 +171,10 @@ class PoolView:
         except asyncio.CancelledError:
             engine.cancel(job)
             raise
+        finally:
+            # An error's traceback has this frame, and the future has the error: a
+            # circle that would keep what the error's frames know, perhaps much.
+            del future
 
     @overload
     def map(

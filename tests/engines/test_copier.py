@@ -68,10 +68,11 @@ async def test_what_is_cancelled_takes_no_further_step():
     copier = Copier()
     log = []
     gate = threading.Event()
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
     def watched():
         try:
+            began.set()
             gate.wait(30)
             yield
             log.append("a further step")
@@ -80,10 +81,11 @@ async def test_what_is_cancelled_takes_no_further_step():
 
     task = asyncio.create_task(copier.run(watched()))
     await asyncio.sleep(0)
+    assert await copier.call(began.wait, 30)
     task.cancel()
     await asyncio.wait([task])  # at once, though a thread is busy with it
     gate.set()
-    await copier.call(ended.wait, 30)
+    assert await copier.call(ended.wait, 30)
     assert log == []
     await copier.close()
 

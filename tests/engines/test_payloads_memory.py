@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import weakref
 
 import numpy as np
@@ -188,6 +189,45 @@ async def test_nothing_of_the_caller_is_kept():
             del array
             assert await job == [size]
             await until(lambda gone=gone: gone() is None)
+
+
+@pytest.fixture
+def no_collections():
+    """What goes must go without a garbage collection: those come when they like."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_what_a_job_gave_goes_with_the_last_reference(no_collections):
+    async with Pool(1, arena_limit=LIMIT) as pool:
+        for size in (MEDIUM, 2 * MB):
+            for _ in range(9):
+                result = await pool.submit(payloads.ones, size)
+            del result
+            await pool.run(jobs.add, 1, 2)  # the step that woke us up knew it still
+            (line,) = pool._engine._lines.values()
+            line.exchange.given_back()
+            assert line.exchange.seen == 0
+
+
+async def test_what_failed_keeps_no_memory(no_collections):
+    async with Pool(1, arena_limit=LIMIT) as pool:
+        for call in (pool.submit, pool.run):
+            for function, size in ((payloads.hold, MEDIUM), (payloads.total, MB)):
+                if function is payloads.total:  # there is no memory for it
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))
+                failed = False
+                try:
+                    await call(function, np.ones(size, "u1"))
+                except (TypeError, MemoryError):  # `raises` would keep it
+                    failed = True
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+                assert failed
+                await asyncio.sleep(0)
+                assert used(pool) == 0
 
 
 # ---- no room -------------------------------------------------------------------------

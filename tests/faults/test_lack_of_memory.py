@@ -56,7 +56,8 @@ async def main():
         await attempt("submit", lambda: pool.submit(payloads.total, array))
         await attempt("put", lambda: pool.put(array))
         result = await attempt("result", lambda: pool.run(payloads.ones, SIZE))
-        print(await pool.run(jobs.add, 1, 2), {int(one.sum()) for one in held} == {SIZE})
+        whole = {int(one.sum()) for one in held} == {SIZE}
+        print(await pool.run(jobs.add, 1, 2), whole)
         held.clear()
         while pool._engine._memory.arena.backed > SIZE:
             await asyncio.sleep(0.01)

@@ -58,6 +58,20 @@ class Call(JobRecord):
         return type(self.many) is int
 
 
+class _Ended:
+    """Stands for a job's future that has ended."""
+
+    __slots__ = ()
+
+    def done(self) -> bool:
+        return True
+
+
+#: takes the place of `Call.handle`: a `Job` knows its call, and together they would
+#: keep a large result, or an error with all its frames, until a garbage collection
+ENDED = _Ended()
+
+
 def check_sandbox(options: PoolOptions) -> None:
     """Refuse a sandbox where there can be none, rather than run jobs without it.
 

@@ -27,7 +27,7 @@ from offloop.core.policies import OwnRun, RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats, Progress
-from offloop.engines.call import Call
+from offloop.engines.call import ENDED, Call
 from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolClosed, PoolFull
@@ -475,6 +475,7 @@ class ScheduledEngine(Engine):
             call.handle.set_exception(endings.undecodable(call, error))
         else:
             call.handle.set_result(value)
+        call.handle = ENDED
 
     def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
         """Give the future of a job without a result its one ending."""
@@ -490,6 +491,7 @@ class ScheduledEngine(Engine):
                 future.set_exception(error)
         if told:
             self._tell(_TOLD[ending], call, **more)
+        call.handle = ENDED
         self._jobs_ended(1)
 
     def _jobs_ended(self, count: int) -> None:

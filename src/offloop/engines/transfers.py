@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop.core.job import Ending, JobState
 from offloop.engines import endings
+from offloop.engines.call import ENDED
 from offloop.engines.copier import Copier
 from offloop.errors import OffloopError, PoolClosed, PoolFull
 from offloop.messages import READONLY
@@ -46,6 +47,24 @@ _LONG_BUFFERS = 1024 * 1024
 _TRY_AGAIN = 0.02
 
 
+class _Loading:
+    """A call on its way in."""
+
+    __slots__ = ("call", "stop", "timer")
+
+    def __init__(self, call: Call, stop: Callable[[], object]) -> None:
+        self.call = call
+        #: stops what is under way; nobody is told of its end then
+        self.stop = stop
+        #: ends the job when its time is over; None if it has time
+        self.timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """It is on its way no more."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+
 class Transfers:
     """The way into and out of shared memory, for one pool.
 
@@ -69,7 +88,7 @@ class Transfers:
         self.ended_early: Counter[Ending] = Counter()
         self._closed = False
         #: jobs that are being encoded, by number
-        self.loading: dict[int, asyncio.Task[bool]] = {}
+        self.loading: dict[int, _Loading] = {}
         self._decoding: set[asyncio.Task[Any]] = set()
         self._letting_go: set[asyncio.Task[Any]] = set()
         self._memory_waiters: set[asyncio.Future[None]] = set()
@@ -110,7 +129,7 @@ class Transfers:
         try:
             arguments, views = self._encode(owner, call, args, kwargs, slowly=False)
         except codec.Bulky:
-            self._load(call, self._encode_slowly(owner, call, args, kwargs))
+            self._load_slowly(call, self._encode_slowly(owner, call, args, kwargs))
             return True
         call.arguments = arguments
         if not views and (
@@ -120,7 +139,7 @@ class Transfers:
         copies = self._hold(call, arguments, views, last=last)
         if copies is None:
             return False
-        self._load(call, self._copier.run(copies))
+        self._load(call, copies)
         return True
 
     def _encode(
@@ -216,18 +235,19 @@ class Transfers:
 
     async def _encode_slowly(
         self, owner: object, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    ) -> Generator[object, None, None] | None:
+        """Encode in a thread and find room; returns what is still to be copied."""
+
         def encode() -> tuple[Any, list[Buffer]]:
             return self._encode(owner, call, args, kwargs, slowly=True)
 
         arguments, views = await self._copier.call(encode)
         call.arguments = arguments
         waits = call.options.on_full == "wait"
-        copies = await self._when_room(
+        copies: Generator[object, None, None] | None = await self._when_room(
             lambda: self._hold(call, arguments, views), waits=waits
         )
-        if copies is not None:
-            await self._copier.run(copies)
+        return copies
 
     async def _when_room(self, place: Callable[[], Any], *, waits: bool) -> Any:
         while not self._closed:
@@ -239,46 +259,52 @@ class Transfers:
             await self.memory_change()
         raise PoolClosed("the pool was closed while something waited for its memory")
 
-    def _load(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.ensure_future(self._in_time(call, transfer))
-        self.loading[call.id] = task
+    def _load(self, call: Call, copies: Generator[object, None, None]) -> None:
+        """Copy what is large; then the call enters."""
+        work = self._copier.start(copies, partial(self._loaded, call))
+        self._begin_loading(call, work.stop)
+
+    def _load_slowly(self, call: Call, encoding: Coroutine[Any, Any, Any]) -> None:
+        """Encode a call, and copy what is large; then the call enters."""
+        task = asyncio.ensure_future(encoding)
         # Not in the task itself: one that is cancelled at once never begins.
-        task.add_done_callback(partial(self._load_ended, call, transfer))
+        task.add_done_callback(partial(self._encoded, call))
+        self._begin_loading(call, task.cancel)
 
-    async def _in_time(self, call: Call, transfer: Coroutine[Any, Any, Any]) -> bool:
-        """Await a transfer; False: the job's time is over."""
-        left = None if call.deadline == inf else call.deadline - time.monotonic()
-        limit = asyncio.timeout(left)
-        try:
-            async with limit:
-                await transfer
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return False
-        return True
-
-    def _load_ended(
-        self,
-        call: Call,
-        transfer: Coroutine[Any, Any, Any],
-        task: asyncio.Task[bool],
-    ) -> None:
-        """Let a call enter whose transfer has ended, or end its job."""
-        transfer.close()
-        if task.cancelled() or (call.handle.cancelled() and not task.exception()):
-            self._end_early(call, Ending.CANCELLED, None)
-        elif error := task.exception():
-            self._end_early(call, Ending.ERROR, error)
-        elif not task.result():
-            self._end_early(call, Ending.TIMEOUT, None)
+    def _encoded(self, call: Call, task: asyncio.Task[Any]) -> None:
+        if call.id not in self.loading:
+            return
+        if error := task.exception():
+            self._loaded(call, None, error)
+        elif (copies := task.result()) is None:
+            self._loaded(call, None, None)
         else:
+            work = self._copier.start(copies, partial(self._loaded, call))
+            self.loading[call.id].stop = work.stop
+
+    def _begin_loading(self, call: Call, stop: Callable[[], object]) -> None:
+        loading = self.loading[call.id] = _Loading(call, stop)
+        if call.deadline < inf:
+            delay = max(call.deadline - time.monotonic(), 0.0)
+            loop = asyncio.get_running_loop()
+            loading.timer = loop.call_later(delay, self._late, call.id)
+
+    def _late(self, job: int) -> None:
+        """End a job whose time is over before it was on its way."""
+        loading = self.loading.pop(job)
+        loading.stop()
+        self._end_early(loading.call, Ending.TIMEOUT, None)
+
+    def _loaded(self, call: Call, _: None, error: BaseException | None) -> None:
+        """Let a call enter whose way in has ended, or end its job."""
+        self.loading.pop(call.id).end()
+        if error is None:
             try:
                 self._enter(call)
             except OffloopError as refusal:
-                self._end_early(call, Ending.ERROR, refusal)
-        del self.loading[call.id]
-        self._ended(1 if call.handle.done() else 0)
+                error = refusal
+        if error is not None:
+            self._end_early(call, Ending.ERROR, error)
 
     def _end_early(
         self, call: Call, ending: Ending, error: BaseException | None
@@ -290,20 +316,27 @@ class Transfers:
         if ending is Ending.CANCELLED:
             call.move(JobState.CANCELLED)
             asyncio.Future.cancel(future)
-            return
-        call.move(JobState.FAILED)
-        if not future.done():
-            future.set_exception(endings.error_of(call, ending, error))
+        else:
+            call.move(JobState.FAILED)
+            if not future.done():
+                future.set_exception(endings.error_of(call, ending, error))
+        call.handle = ENDED
+        self._ended(1)
 
     def cancel(self, job: int) -> bool:
         """Stop a job on its way in; False if it is not."""
-        task = self.loading.get(job)
-        return task is not None and (task.cancel() or True)
+        loading = self.loading.pop(job, None)
+        if loading is None:
+            return False
+        loading.end()
+        loading.stop()
+        self._end_early(loading.call, Ending.CANCELLED, None)
+        return True
 
     def cancel_all(self) -> None:
         """Stop all jobs on their way in."""
-        for task in self.loading.values():
-            task.cancel()
+        for job in list(self.loading):
+            self.cancel(job)
 
     # Out
 
@@ -327,6 +360,7 @@ class Transfers:
                 future.set_exception(endings.undecodable(call, error))
         elif not future.done():
             future.set_result(task.result())
+        call.handle = ENDED
         self._ended(0)
 
     async def read(self, payload: Any, buffers: Sequence[Buffer]) -> Any:
@@ -414,7 +448,8 @@ class Transfers:
     async def close(self) -> None:
         """End what is on its way, and the threads."""
         self._closed = True
-        tasks: list[asyncio.Task[Any]] = [*self.loading.values(), *self._decoding]
+        self.cancel_all()
+        tasks: list[asyncio.Task[Any]] = list(self._decoding)
         for task in tasks:
             task.cancel()
         tasks += self._letting_go

@@ -23,7 +23,6 @@ reader's end is in `window`, the file in `sparse_file`, and the books of what is
 from __future__ import annotations
 
 import mmap
-import os
 import weakref
 from bisect import bisect_right, insort
 from collections import deque

@@ -89,7 +89,11 @@ class Headroom:
 
 
 def _left_in_group(
-    folder: str, limit_name: str, used_name: str, reclaimable: tuple[bytes, ...], size: int
+    folder: str,
+    limit_name: str,
+    used_name: str,
+    reclaimable: tuple[bytes, ...],
+    size: int,
 ) -> int:
     """Return the bytes that a group can still take; a lower bound if that is enough."""
     limit = _number(f"{folder}/{limit_name}")
