@@ -295,7 +295,8 @@ async def test_run_waits_for_room_in_turn():
 
         large = asyncio.create_task(run("large", 3 * MB))
         await until(lambda: pool._engine._turns.waiting == 1)
-        medium = asyncio.create_task(run("medium", MB // 2))
+        # Not both at once: then the one that is copied first would end first.
+        medium = asyncio.create_task(run("medium", 5 * MB // 4))
         await until(lambda: pool._engine._turns.waiting == 2)
         # What needs no room goes on; there would be room for this, but others wait.
         assert await pool.run(jobs.add, 1, 2) == 3
@@ -304,7 +305,7 @@ async def test_run_waits_for_room_in_turn():
         assert ended == []
         del held
         await asyncio.gather(large, medium)
-        assert ended == [("large", [3 * MB]), ("medium", [MB // 2])]
+        assert ended == [("large", [3 * MB]), ("medium", [5 * MB // 4])]
 
 
 async def test_who_gives_up_waiting_lets_the_others_pass():
