@@ -63,8 +63,9 @@ _BRISK_NS = 200_000
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
 
-# By how much more the kernel blames a worker for a lack of memory (of 1000 in all).
-_OOM_SCORE = 300
+# By how much more the kernel blames a worker for a lack of memory (of 1000 in all). Its
+# parent is blamed for all shared memory that it looks at, half of all memory perhaps.
+_OOM_SCORE = 800
 
 # Time that unsent answers get when the worker leaves.
 _LINGER = 5.0

@@ -18,6 +18,7 @@ from offloop.wire.arena import (
     KEEP,
     PAUSE,
     SLICE,
+    STRIDE,
     TRIM,
     Arena,
     ArenaFull,
@@ -285,19 +286,20 @@ def test_several_buffers_share_a_block():
 
 def test_each_step_copies_a_slice():
     arena = new_arena()
-    data = noise(2 * SLICE + 7)
-    for _ in ("cold", "warm"):
+    data = noise(2 * STRIDE + 7)
+    for slice in (SLICE, STRIDE):  # of new memory, and of that which is there already
         block = arena.allocate(len(data))
-        assert list(arena.slices(block, data)) == [SLICE, 2 * SLICE, 2 * SLICE + 7]
+        steps = list(arena.slices(block, data))
+        assert steps == [*range(slice, len(data), slice), len(data)]
         del block
     assert list(arena.slices(arena.allocate(10), np.empty((0, 5)))) == []
 
 
 def test_a_source_is_held_while_it_is_copied():
     arena = new_arena()
-    filled(arena, 2 * SLICE)
-    data = bytearray(2 * SLICE)
-    steps = arena.slices(arena.allocate(2 * SLICE), data)
+    filled(arena, 2 * STRIDE)
+    data = bytearray(2 * STRIDE)
+    steps = arena.slices(arena.allocate(2 * STRIDE), data)
     next(steps)
     with pytest.raises(BufferError):
         data.append(1)
