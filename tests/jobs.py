@@ -39,6 +39,14 @@ def environment(name):
     return os.environ.get(name)
 
 
+def apply(function, *args):
+    return function(*args)
+
+
+async def apply_async(function, *args):
+    return function(*args)
+
+
 def raise_value_error(text="bad"):
     raise ValueError(text)
 

@@ -111,7 +111,8 @@ async def test_arrays_keep_type_order_and_flags_both_ways(kind, engine):
             if flags.forc:
                 assert same_array(back, row)
             else:
-                assert back.flags.writeable
+                assert back.flags.writeable == flags.writeable
+                assert back.strides == sent.copy("K").strides
 
 
 @ENGINES

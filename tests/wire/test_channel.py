@@ -166,3 +166,10 @@ def test_closing_gives_unsent_messages_time_to_leave(ends):
     assert ends.parent.receive() == ("last words", 1)
     (buffer,) = ends.parent.receive_buffers(1)
     assert len(buffer) == 5_000_000
+
+
+def test_what_comes_soon_is_taken_without_sleep(ends):
+    assert ends.parent.receive_soon() is None
+    ends.worker.send(("soon",))
+    wait_readable(ends.parent)
+    assert ends.parent.receive_soon() == ("soon",)

@@ -47,6 +47,13 @@ def test_each_item_is_one_argument_or_a_tuple_of_them():
     assert run_async(jobs.add_async, [(1, 2), (3, 4)], spread=True) == [3, 7]
 
 
+def test_what_stands_before_the_rows_comes_first_in_each_call():
+    chunk = halve, [2, 4], False, False
+    call = {"job_id": 7, "name": "halve"}
+    assert chunks.run(jobs.apply, chunk, finish=asyncio.run, **call) == [1, 2]
+    assert asyncio.run(chunks.run_async(jobs.apply_async, chunk, **call)) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("runner", "function"), [(run, halve), (run, halve_async), (run_async, halve_async)]
 )

@@ -253,3 +253,88 @@ def test_a_result_that_cannot_travel():
         codec.encode_result(threading.Lock(), "call")
     assert caught.value.function == "call"
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+# ---- what takes long, and what is pickled in one step --------------------------------
+
+
+def carried(value, *, slowly):
+    """What arrives of a value in a list, and the buffers that it took."""
+    payload, buffers = codec.encode_call(([value],), {}, "call", slowly=slowly)
+    (args, _) = codec.decode_call(payload, [bytearray(one) for one in buffers])
+    return args[0][0], buffers
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        [0] * 100_000,
+        memoryview(bytes(200_000))[::2],
+        "ä" * 100_000,
+        np.arange(50_000)[::2],
+        [np.ones(LARGE), *(np.ones(1_000) for _ in range(20))],
+    ],
+    ids=["list", "view with gaps", "text", "array with gaps", "large and small"],
+)
+def test_what_takes_long_is_not_for_an_event_loop(long):
+    with pytest.raises(codec.Bulky):
+        codec.encode_call((1, long), {}, "call")
+    args, _ = codec.encode_call((1, long), {}, "call", slowly=True)
+    assert args
+
+
+def test_one_object_that_takes_long_is_not_for_an_event_loop():
+    with pytest.raises(codec.Bulky):
+        codec.encode([0] * 100_000, describe="put")
+    payload, buffers = codec.encode([0] * 100_000, describe="put", slowly=True)
+    assert codec.decode(payload, buffers) == [0] * 100_000
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_of_large_and_small_buffers_only_the_large_travel_beside(slowly):
+    large, small = np.ones(LARGE), np.ones(SMALL)
+    there, buffers = carried([large, small], slowly=slowly)
+    np.testing.assert_equal(there, [large, small])
+    assert len(buffers) == 1
+
+
+def test_small_and_plain_values_need_no_pickle():
+    assert codec.encode_call((1, "a"), {}, "call") == ((1, "a"), [])
+    assert codec.encode_result(3.5, "call") == ((3.5,), [])
+    assert codec.decode((3.5,)) == 3.5
+
+
+def test_who_speaks_of_the_main_module_is_understood():
+    assert one(["__main__", 1]) == ["__main__", 1]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_of_megabytes_keep_their_type(kind):
+    value = kind(3_000_000)
+    there = one(value)
+    assert type(there) is kind
+    assert there == value
+
+
+def test_a_numpy_number_a_function_and_an_array_of_objects():
+    assert one(np.float64(2.5)) == 2.5
+    assert one(np.add) is np.add
+    things = np.array([{"a": 1}, None], object)
+    assert one(things).tolist() == things.tolist()
+
+
+def test_a_view_without_items_has_one_dimension():
+    with pytest.raises(NotOffloadable, match="one dimension only"):
+        codec.encode_call((memoryview(np.ones((4, 0))),), {}, "call")
+
+
+@pytest.mark.parametrize(
+    ("rows", "spread"), [([b"x" * LARGE, "a"], False), ([(1, b"x" * LARGE)], True)]
+)
+def test_items_of_a_chunk_are_lifted_one_by_one(rows, spread):
+    payload, buffers = codec.encode_call((rows, spread, True), {}, "call", many=True)
+    assert len(buffers) == 1
+    ((there, *rest), _) = codec.decode_call(payload, buffers)
+    assert (there, rest) == (rows, [spread, True])
+    numbers, _ = codec.encode_call(([1, 2], False, True), {}, "call", many=True)
+    assert codec.decode_call(numbers)[0] == ([1, 2], False, True)

@@ -45,6 +45,18 @@ def test_arrays_with_gaps_become_rows(size):
     assert copy.flags.writeable
 
 
+@pytest.mark.parametrize("size", [SMALL, BIG])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_arrays_with_gaps_keep_the_order_of_their_axes(size, writeable):
+    array = np.arange(size * 24.0).reshape(size, 2, 3, 4)
+    array = array.transpose(2, 0, 3, 1)[1:, :, ::2]
+    array.flags.writeable = writeable
+    copy, _ = through(array)
+    np.testing.assert_array_equal(copy, array)
+    assert copy.strides == array.copy("K").strides
+    assert copy.flags.writeable == writeable
+
+
 @pytest.mark.parametrize(
     ("array", "hasty"),
     [

@@ -8,7 +8,14 @@ import ctypes
 import numpy as np
 import pytest
 
-from offloop.wire.pointers import Held, array_type, new_ascii, text_bytes
+from offloop.wire.pointers import (
+    Held,
+    array_type,
+    copied,
+    copy,
+    new_ascii,
+    text_bytes,
+)
 
 
 def content(obj):
@@ -84,3 +91,22 @@ def test_a_view_on_a_text_keeps_it():
 def test_there_is_one_type_for_each_length():
     assert array_type(12345) is array_type(12345)
     assert ctypes.sizeof(array_type(12345)) == 12345
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("source", [b"", b"abc", np.asfortranarray(np.ones((3, 4)))])
+def test_a_copy_has_the_bytes_in_their_order_in_memory(kind, source):
+    made = copied(source, kind)
+    assert type(made) is kind
+    assert made == content(source)
+
+
+def test_what_does_not_fit_is_not_copied_and_both_are_let_go():
+    source, target = bytearray(b"12345"), bytearray(b"....")
+    with pytest.raises(ValueError, match="5 bytes do not fit into 4"):
+        copy(target, source)
+    assert target == b"...."
+    target.append(1)  # which is refused while somebody holds it
+    source.append(1)
+    copy(source, target)
+    assert source == b"....\x01\x01"

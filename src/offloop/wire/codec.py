@@ -237,9 +237,9 @@ def _is_quick(value: Any) -> bool:
         return True
     if kind.__module__ == "numpy" and kind.__name__ not in _SUBCLASSES:
         flags = getattr(value, "flags", None)
-        if flags is None or value.nbytes < OUT_OF_BAND:
+        if flags is None:
             return True
-        return flags.forc and not value.dtype.hasobject
+        return flags.forc and (value.nbytes < OUT_OF_BAND or not value.dtype.hasobject)
     return kind in (list, tuple) and len(value) <= _FEW and are_plain(value)
 
 

@@ -50,16 +50,34 @@ def reducers(*, hasty: bool = False) -> dict[type, Reduce]:
 
 
 def _reduce(array: Any) -> Any:
-    """Reduce a plain array; one with gaps is copied with the GIL released."""
-    if array.nbytes > _BRIEF and not array.flags.forc and not array.dtype.hasobject:
-        array = array.copy()
-    return array.__reduce_ex__(5)
+    if array.flags.forc or array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    return _reduce_gaps(array)
 
 
 def _reduce_hastily(array: Any) -> Any:
-    if array.nbytes > _BRIEF and (array.dtype.hasobject or not array.flags.forc):
+    flags = array.flags
+    if array.nbytes > _BRIEF and (array.dtype.hasobject or not flags.forc):
         raise TooLong
-    return array.__reduce_ex__(5)
+    return _reduce(array)
+
+
+def _reduce_gaps(array: Any) -> Any:
+    """Reduce an array to one without gaps, which lies in memory in the same order.
+
+    numpy would make it writable, and its last axis the one whose items lie in a row.
+    """
+    row = array.copy("K")
+    row.flags.writeable = array.flags.writeable
+    if row.flags.forc:
+        return row.__reduce_ex__(5)
+    axes = sorted(range(row.ndim), key=lambda axis: -row.strides[axis])
+    back = sorted(range(row.ndim), key=axes.__getitem__)
+    return _arrange, (row.transpose(axes), tuple(back))
+
+
+def _arrange(array: Any, axes: tuple[int, ...]) -> Any:
+    return array.transpose(axes)
 
 
 def _reduce_subclass(array: Any) -> Any:
