@@ -158,7 +158,7 @@ class Workspace:
     def _open_arena(self) -> Arena | None:
         if self._arena is None and self._results >= 0:
             try:
-                self._arena = Arena(self._results, limit_of(self._results))
+                self._arena = Arena(self._results, limit_of(file_length(self._results)))
             except OSError:  # address space is limited: results go by frames
                 self._results = -1  # the file itself was closed by what failed
         return self._arena

@@ -76,12 +76,12 @@ def file_size(limit: int) -> int:
     return _SPARSE * max(class_size(limit), SMALLEST)
 
 
-def limit_of(descriptor: int) -> int:
-    """Return the limit of an arena in a file that was made with `file_size(limit)`.
+def limit_of(size: int) -> int:
+    """Return the limit of an arena in a file of `file_size(limit)` bytes.
 
     Rounded up to the class of sizes that the limit belongs to.
     """
-    return os.fstat(descriptor).st_size // _SPARSE
+    return size // _SPARSE
 
 
 class ArenaFull(Exception):
