@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -99,6 +100,7 @@ def main():
     parser.add_argument("--every", type=float, default=1)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    logging.getLogger("offloop").setLevel(logging.ERROR)  # of kills we know
     good = True
     for function in (nothing, compute):
         figures = measure(function, given.seconds, given.every, given.workers)
