@@ -6,8 +6,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions chaos stress lint types docs-check coverage bench \
-    bench-quick clean
+.PHONY: help demo test repetitions chaos stress lint types docs-check coverage \
+    instructions bench bench-quick clean
 
 BIN := .venv/bin
 # Tests wait more than they compute, and each process of pytest counts leaks of its own.

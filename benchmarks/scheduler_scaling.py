@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from offloop.core.commands import SendJobs
-from offloop.core.job import JobRecord
+from offloop.core.job import JobRecord, Terms
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
 
@@ -44,7 +44,8 @@ class Load:
 
     def __init__(self, workers: int, queued: int) -> None:
         self.scheduler = Scheduler()
-        self.cost = RunTime()  # of long jobs: each has its worker for itself
+        # Of long jobs: each has its worker for itself.
+        self.terms = Terms(RunTime())
         #: jobs that run: (worker, number)
         self.running: deque[tuple[int, int]] = deque()
         for number in range(workers):
@@ -53,7 +54,7 @@ class Load:
             self.note(self.scheduler.job_submitted(self.make(), 0.0))
 
     def make(self) -> JobRecord:
-        return JobRecord(self.scheduler.next_id(), self.cost)
+        return JobRecord(self.scheduler.next_id(), self.terms)
 
     def note(self, commands: list[Command]) -> None:
         for command in commands:

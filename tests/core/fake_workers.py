@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from offloop.core.job import Ending, JobRecord, JobState
+from offloop.core.job import Ending, JobRecord, JobState, Terms
 from offloop.core.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ class Entry:
     @property
     def kind(self) -> tuple:
         """Among jobs of one kind, first come is first served."""
-        return self.record.priority, self.record.key, self.record.limit
+        return (
+            self.record.terms.priority,
+            self.record.terms.key,
+            self.record.terms.limit,
+        )
 
 
 @dataclass
@@ -197,6 +201,8 @@ class World:
         self.jobs: dict[int, Entry] = {}
         #: never sent, and not ended, by kind, in order of submission
         self.fresh: dict[tuple, deque[Entry]] = {}
+        #: what jobs have in common, by what they were submitted with
+        self.terms = {}
         #: jobs that were submitted to be sent with others
         self.held_back: set[int] = set()
         #: workers that a function has killed in a row, and when it was the last one
@@ -224,9 +230,14 @@ class World:
     def submit(
         self, cost, *, hold=False, rests=False, key=None, limit=None, size=0, **options
     ) -> int:
+        deadline = options.pop("deadline", inf)
+        alike = (cost, key, limit, *options.items())
+        terms = self.terms.get(alike)  # as calls with the same options share them
+        if terms is None:
+            terms = self.terms[alike] = Terms(cost, key=key, limit=limit, **options)
         kind = Resting if rests else JobRecord
-        record = kind(self.scheduler.next_id(), cost, **options)
-        record.key, record.limit, record.size = key, limit, size
+        record = kind(self.scheduler.next_id(), terms, deadline=deadline)
+        record.size = size
         entry = Entry(record, order=len(self.jobs), retries=record.retries)
         entry.submitted_at = self.now
         self.jobs[record.id] = entry
@@ -286,7 +297,7 @@ class World:
         for number in numbers:
             self.let_go(worker, number)
         for number in wanted:
-            self.deaths.pop(self.jobs[number].record.cost, None)
+            self.deaths.pop(self.jobs[number].record.terms.cost, None)
         self.tell("jobs_finished", worker.number, answers)
         assert all(self.jobs[number].ending is Ending.RESULT for number in wanted)
 
@@ -313,7 +324,7 @@ class World:
             wanted and name == "job_failed" and args[3] and entry.retries > 0
         )
         if name == "job_failed" or (name == "job_finished" and wanted):
-            self.deaths.pop(entry.record.cost, None)
+            self.deaths.pop(entry.record.terms.cost, None)
         if name == "job_finished":
             self.tell("jobs_finished", worker.number, [tuple(args)])
         else:
@@ -331,10 +342,10 @@ class World:
             blamed = job_id == running and entry.ending is None
             if blamed and not worker.ending:
                 entry.kills += 1
-                deaths, last = self.deaths.get(entry.record.cost, (0, self.now))
+                deaths, last = self.deaths.get(entry.record.terms.cost, (0, self.now))
                 if deaths < MAX_DEATHS and self.now - last > ROW:
                     deaths = 0
-                self.deaths[entry.record.cost] = deaths + 1, self.now
+                self.deaths[entry.record.terms.cost] = deaths + 1, self.now
             self.let_go(worker, job_id, returned=True)
         self.tell("worker_lost", worker.number, running, "detail")
         if running is not None:
@@ -374,8 +385,8 @@ class World:
         if not worker.held:
             worker.head_since = self.now
             worker.recalled.clear()
-        charge = max(entry.record.cost.estimate, 1e-6)
-        worker.held[job.id] = inf if job.on_cancel == "kill" else charge
+        charge = max(entry.record.terms.cost.estimate, 1e-6)
+        worker.held[job.id] = inf if job.terms.on_cancel == "kill" else charge
         assert len(worker.held) <= self.max_credit
         if len(worker.held) > 1:
             assert sum(worker.held.values()) <= WINDOW * 1.000001, "over credit"
@@ -390,28 +401,30 @@ class World:
         worker.inbound.append(("job", job.id))
 
     def judge_limit(self, entry: Entry) -> None:
-        limit = entry.record.limit
+        limit = entry.record.terms.limit
         if limit is not None:
             assert self.running_of(limit) <= limit.most, "over its function's limit"
 
     def running_of(self, limit: ConcurrencyLimit) -> int:
         held = [job for worker in self.workers.values() for job in worker.held]
-        return sum(self.jobs[job].record.limit is limit for job in held)
+        return sum(self.jobs[job].record.terms.limit is limit for job in held)
 
     def judge_turn(self, entry: Entry) -> None:
         if self.now - entry.submitted_at > PATIENCE:
             return  # one of a few turns is for those who have waited long
-        priority = entry.record.priority
+        priority = entry.record.terms.priority
         for other in self.jobs.values():
             if other.waits and other is not entry and self.in_queue(other):
-                assert other.record.priority <= priority, "passed a higher priority"
-                fresh = not entry.sent and entry.record.limit is None
-                if fresh and other.record.priority == priority:
+                assert other.record.terms.priority <= priority, (
+                    "passed a higher priority"
+                )
+                fresh = not entry.sent and entry.record.terms.limit is None
+                if fresh and other.record.terms.priority == priority:
                     assert not other.returned, "passed one that came back"
 
     def in_queue(self, entry: Entry) -> bool:
         """Tell whether it could be sent when this fact came."""
-        limit = entry.record.limit
+        limit = entry.record.terms.limit
         return (
             entry.record.deadline > self.now
             and entry.record.id not in self.held_back
@@ -448,7 +461,7 @@ class World:
             Ending.TIMEOUT: record.deadline <= self.now,
             Ending.RUN_TIMEOUT: fact == "time_passed"
             and entry.holder is not None
-            and record.sent_at + record.run_timeout <= self.now,
+            and record.sent_at + record.terms.run_timeout <= self.now,
             Ending.LOST: fact == "worker_lost"
             and args[1] == record.id
             and (entry.retries == 0 or self.is_suspect(record))
@@ -462,7 +475,7 @@ class World:
         assert command.ending is not Ending.ERROR or command.detail == "error"
 
     def is_suspect(self, record: JobRecord) -> bool:
-        return self.deaths.get(record.cost, (0, 0.0))[0] >= MAX_DEATHS
+        return self.deaths.get(record.terms.cost, (0, 0.0))[0] >= MAX_DEATHS
 
     def judge_RecallJobs(self, command: RecallJobs) -> None:
         worker = self.workers[command.worker]
@@ -476,7 +489,7 @@ class World:
         worker, entry = self.workers[command.worker], self.jobs[command.job]
         assert command.job in worker.held
         assert entry.ending is not None, "only what was settled is stopped"
-        finish = entry.record.on_cancel == "finish"
+        finish = entry.record.terms.on_cancel == "finish"
         assert not (entry.ending is Ending.CANCELLED and finish)
         worker.target = command.job
         if entry.record.closes:
@@ -493,7 +506,7 @@ class World:
         assert entry.record.closes
         assert command.job in worker.held
         assert entry.ending is not None, "only what was settled is stopped"
-        finish = entry.record.on_cancel == "finish"
+        finish = entry.record.terms.on_cancel == "finish"
         assert not (entry.ending is Ending.CANCELLED and finish)
         assert worker.interrupted is None
         worker.interrupted = command.job
@@ -506,7 +519,7 @@ class World:
         asked = (
             head is not None
             and head.ending is Ending.CANCELLED
-            and head.record.on_cancel == "kill"
+            and head.record.terms.on_cancel == "kill"
         )
         assert asked or worker.grace_over <= self.now, "killed without a reason"
         worker.ending = True
@@ -527,7 +540,7 @@ class World:
         if worker.ending or not worker.held:
             return
         head = self.jobs[next(iter(worker.held))]
-        may_finish = head.record.on_cancel == "finish"
+        may_finish = head.record.terms.on_cancel == "finish"
         if head.ending and not (head.ending is Ending.CANCELLED and may_finish):
             assert worker.interrupted == head.record.id, "it runs on for nobody"
 
@@ -538,7 +551,7 @@ class World:
         first, *rest = (self.jobs[job_id] for job_id in worker.held)
         ran = self.now - worker.head_since
         if first.ending is None:
-            assert ran < first.record.run_timeout * 1.000001, "over its limit"
+            assert ran < first.record.terms.run_timeout * 1.000001, "over its limit"
         if ran > 10 * WINDOW:
             waiting = {one.record.id for one in rest if one.ending is None}
             assert waiting <= worker.recalled, "stuck behind a long one"

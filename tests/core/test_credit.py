@@ -6,7 +6,7 @@ from collections import Counter
 from math import inf
 
 from offloop.core.credit import Roster, WorkerRecord, charge_of
-from offloop.core.job import JobRecord, JobState
+from offloop.core.job import JobRecord, JobState, Terms
 from offloop.core.policies import RunTime
 
 WINDOW = 0.001
@@ -32,14 +32,15 @@ class Pool:
     def give(self, seconds: float = inf, now: float = 0.0) -> int | None:
         """Give a job of that length away; returns the worker's number."""
         self.jobs += 1
-        job = JobRecord(self.jobs, cost_of(seconds) if seconds != inf else RunTime())
-        worker = self.roster.pick(job, now)
+        terms = Terms(cost_of(seconds) if seconds != inf else RunTime())
+        job = JobRecord(self.jobs, terms)
+        worker = self.roster.pick(charge_of(terms), now)
         if worker is None:
             return None
-        job.charge = charge_of(job)
+        job.charge = charge_of(terms)
         worker.inbox[job.id] = job
         worker.load += job.charge
-        self.roster.filled(worker)
+        self.roster.file(worker)
         job.move(JobState.SENT)
         if worker.head() is job:
             worker.head_since = now
@@ -157,8 +158,8 @@ def test_a_job_that_is_not_there_cannot_be_taken():
 
 
 def test_a_job_whose_cancellation_kills_has_its_worker_for_itself():
-    assert charge_of(JobRecord(1, cost_of(1e-5), on_cancel="kill")) == inf
-    assert charge_of(JobRecord(1, cost_of(1e-5), on_cancel="stop")) < WINDOW
+    assert charge_of(Terms(cost_of(1e-5), on_cancel="kill")) == inf
+    assert charge_of(Terms(cost_of(1e-5), on_cancel="stop")) < WINDOW
 
 
 def test_the_rest_of_an_inbox_are_the_wanted_jobs_behind_the_first():

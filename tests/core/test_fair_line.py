@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offloop.core.fair_line import FairLine
-from offloop.core.job import JobRecord, JobState
+from offloop.core.job import JobRecord, JobState, Terms
 from offloop.core.policies import RunTime
 
 
@@ -20,9 +20,7 @@ UNKNOWN, SHORT, LONG = RunTime(), cost(0.001), cost(0.01)
 
 
 def make(key, of=UNKNOWN, number=0) -> JobRecord:
-    job = JobRecord(number, of)
-    job.key = key
-    return job
+    return JobRecord(number, Terms(of, key=key))
 
 
 def take(line: FairLine) -> JobRecord:
@@ -34,7 +32,7 @@ def take(line: FairLine) -> JobRecord:
 
 
 def keys(line: FairLine, count: int) -> str:
-    return "".join(take(line).key for _ in range(count))
+    return "".join(take(line).terms.key for _ in range(count))
 
 
 def test_jobs_of_unknown_length_are_taken_in_turn():
@@ -73,9 +71,9 @@ def test_a_key_that_leaves_and_comes_back_does_not_jump_the_line():
     line = FairLine([make("b", SHORT) for _ in range(100)])
     taken = ""
     for _ in range(33):
-        if "a" not in [job.key for job in line]:
+        if "a" not in [job.terms.key for job in line]:
             line.append(make("a", LONG))  # one at a time, as soon as the last one left
-        taken += take(line).key
+        taken += take(line).terms.key
     assert taken.count("a") == 3
 
 
@@ -85,11 +83,11 @@ def test_jobs_that_have_ended_count_for_nobody():
         line.append(make("a", LONG))
         line.append(make("b", LONG))
     for job in list(line):
-        if job.key == "a":
+        if job.terms.key == "a":
             job.move(JobState.CANCELLED)
-    assert line.popleft().key == "a"  # as its queue drops it
-    assert take(line).key == "b"
-    assert [line.popleft().key for _ in range(2)] == ["a", "a"]
+    assert line.popleft().terms.key == "a"  # as its queue drops it
+    assert take(line).terms.key == "b"
+    assert [line.popleft().terms.key for _ in range(2)] == ["a", "a"]
     line.append(make("a", LONG))
     assert keys(line, 3) == "abb"
 
@@ -102,7 +100,7 @@ def test_a_sweep_drops_what_has_ended():
     line.sweep()
     line.check()
     assert len(line) == 1
-    assert take(line).key == "b"
+    assert take(line).terms.key == "b"
 
 
 def test_a_million_keys_leave_nothing_behind():
@@ -124,5 +122,5 @@ def test_nobody_who_always_waits_is_ahead_by_more_than_a_job(moves):
     for key, more in moves:
         if more:
             line.append(make(key, SHORT))
-        turns[take(line).key] += 1
+        turns[take(line).terms.key] += 1
         assert max(turns.values()) - min(turns.values()) <= 1

@@ -9,7 +9,7 @@ import pytest
 
 import offloop.core
 from offloop.core.children import CHILD_MOVES
-from offloop.core.job import MOVES, JobRecord, JobState
+from offloop.core.job import MOVES, JobRecord, JobState, Terms
 from offloop.core.policies import RunTime
 from offloop.errors import InternalError
 
@@ -18,7 +18,7 @@ README = Path(offloop.core.__file__).with_name("README.md")
 
 
 def job_in(state: JobState) -> JobRecord:
-    job = JobRecord(7, RunTime())
+    job = JobRecord(7, Terms(RunTime()))
     job.state = state
     return job
 
@@ -59,15 +59,17 @@ def test_a_forbidden_move_tells_the_story():
 
 
 def test_the_story_names_the_worker_while_there_is_one():
-    job = JobRecord(7, RunTime(), retries=2)
+    job = JobRecord(7, Terms(RunTime(), retries=2))
     assert "worker" not in job.story()
-    job.worker = 3
-    assert "job 7 is QUEUED (worker 3)" in job.story()
+    job.worker = 3  # had it, and gave it back
+    assert "worker" not in job.story()
+    job.move(JobState.SENT)
+    assert "job 7 is SENT (worker 3)" in job.story()
     assert "retries 2" in job.story()
 
 
 def test_notes_stay_in_order():
-    job = JobRecord(7, RunTime())
+    job = JobRecord(7, Terms(RunTime()))
     job.note(1.0, "first")
     job.note(2.0, "second")
     assert job.history == [(1.0, "first"), (2.0, "second")]

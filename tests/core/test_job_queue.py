@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offloop.core.job import JobRecord, JobState
+from offloop.core.job import JobRecord, JobState, Terms
 from offloop.core.job_queue import JobQueue
 from offloop.core.policies import RunTime
 
@@ -15,8 +15,8 @@ NOW = 5.0
 
 
 def make(job_id: int, priority: int = 0, key=None) -> JobRecord:
-    job = JobRecord(job_id, COST, priority=priority)
-    job.key, job.submitted_at = key, NOW
+    job = JobRecord(job_id, Terms(COST, priority, key=key))
+    job.submitted_at = NOW
     return job
 
 

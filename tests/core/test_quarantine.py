@@ -7,7 +7,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offloop.core.job import JobRecord, JobState
+from offloop.core.job import JobRecord, JobState, Terms
 from offloop.core.policies import RunTime
 from offloop.core.quarantine import Quarantine
 
@@ -25,7 +25,7 @@ class Function:
 
     def job(self, cost=None):
         self.last += 1
-        return JobRecord(self.last, cost or self.cost)
+        return JobRecord(self.last, Terms(cost or self.cost))
 
     def send(self, job=None):
         job = job or self.job()

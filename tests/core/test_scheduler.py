@@ -24,7 +24,7 @@ from offloop.core.commands import (
     StopWorker,
 )
 from offloop.core.exits import ExitReason
-from offloop.core.job import Ending, JobRecord, JobState
+from offloop.core.job import Ending, JobRecord, JobState, Terms
 from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import RunTime
 from offloop.core.scheduler import Scheduler
@@ -72,8 +72,10 @@ class Machine:
         self, *, short=False, kind=JobRecord, key=None, limit=None, size=0, **options
     ) -> JobRecord:
         cost = short_cost() if short else RunTime()
-        job = kind(self.scheduler.next_id(), cost, **options)
-        job.key, job.limit, job.size = key, limit, size
+        deadline = options.pop("deadline", inf)
+        terms = Terms(cost, key=key, limit=limit, **options)
+        job = kind(self.scheduler.next_id(), terms, deadline=deadline)
+        job.size = size
         return job
 
     def submit(self, **options) -> JobRecord:
@@ -199,10 +201,10 @@ def test_learns_how_long_the_function_takes():
     machine = Machine(1)
     cost = RunTime()
     for _ in range(8):
-        job = JobRecord(machine.scheduler.next_id(), cost)
+        job = JobRecord(machine.scheduler.next_id(), Terms(cost))
         machine.job_submitted(job)
         machine.job_finished(1, job.id, None, 1e-5)
-    jobs = [JobRecord(machine.scheduler.next_id(), cost) for _ in range(2)]
+    jobs = [JobRecord(machine.scheduler.next_id(), Terms(cost)) for _ in range(2)]
     for job in jobs:
         machine.job_submitted(job)
     assert [job.worker for job in jobs] == [1, 1]
@@ -285,7 +287,7 @@ def test_a_retryable_error_is_tried_again_after_a_delay():
     job = machine.submit(retries=1)
     assert machine.job_failed(1, job.id, "error", 0.1, True) == []
     assert job.state is JobState.DELAYED
-    assert job.worker is None
+    assert "(worker" not in job.story()
     assert (job.attempts, job.retries) == (1, 0)
     assert machine.stats.delayed == 1
     due = machine.scheduler.next_due()
@@ -777,7 +779,7 @@ def test_a_long_run_is_learnt_before_it_ends():
     machine = Machine(1)
     first, _ = machine.submit_many(2, short=True)
     machine.wait(PATIENCE)
-    assert first.cost.estimate == pytest.approx(PATIENCE)
+    assert first.terms.cost.estimate == pytest.approx(PATIENCE)
 
 
 def test_a_worker_that_was_relieved_is_used_again_after_the_long_job():
@@ -1046,9 +1048,9 @@ def test_check_notices_a_job_in_two_inboxes():
     machine = Machine(2)
     job = machine.submit()
     roster = machine.scheduler._roster
-    other = roster.pick(job, machine.now)
+    other = roster.pick(0.0, machine.now)
     other.inbox[job.id] = job
-    roster.filled(other)
+    roster.file(other)
     assert other is not None
     assert other.number != job.worker
     with pytest.raises(AssertionError):
@@ -1056,6 +1058,60 @@ def test_check_notices_a_job_in_two_inboxes():
 
 
 # Questions
+
+
+def test_knows_which_jobs_are_pending():
+    machine = Machine(1)
+    job = machine.submit()
+    assert job.id in machine.scheduler
+    machine.job_finished(1, job.id, None, 1e-5)
+    assert job.id not in machine.scheduler
+
+
+def test_short_jobs_that_were_held_leave_together():
+    machine = Machine(1)
+    jobs = [machine.make(short=True) for _ in range(3)]
+    for job in jobs:
+        machine.job_held(job)
+    assert machine.held_released() == [SendJobs(1, jobs)]
+
+
+def test_those_leave_together_that_fit_into_the_window():
+    machine, cost = Machine(1), RunTime()
+    for _ in range(8):
+        cost.observe(0.0004)
+    jobs = [make_of(machine, cost) for _ in range(3)]
+    for job in jobs:
+        machine.job_held(job)
+    assert machine.held_released() == [SendJobs(1, jobs[:2])]
+
+
+def test_short_jobs_with_keys_come_one_by_one():
+    machine, cost = Machine(1), short_cost()
+    running = machine.submit()
+    jobs = [make_of(machine, cost, key=key) for key in "aabb"]
+    for job in jobs:
+        machine.job_submitted(job)
+    sent = machine.job_finished(1, running.id, None, 1e-5)[1:]
+    first, second, third, fourth = jobs
+    assert sent == [SendJobs(1, [first, third, second, fourth])]
+
+
+def test_nothing_is_released_when_nothing_was_held():
+    machine = Machine(1)
+    assert machine.held_released() == []
+
+
+def test_a_job_with_a_limit_is_not_sent_along_with_others():
+    machine, cost = Machine(1), short_cost()
+    limited = make_of(machine, cost, limit=ConcurrencyLimit(1))
+    running = machine.submit()
+    jobs = [make_of(machine, cost) for _ in range(3)]
+    for job in (*jobs[:2], limited, jobs[2]):
+        machine.job_submitted(job)
+    machine.job_finished(1, running.id, None, 1e-5)
+    assert [job.state for job in (*jobs, limited)] == [JobState.SENT] * 4
+    assert limited.terms.limit.sent == 1
 
 
 def test_numbers_grow():
@@ -1373,7 +1429,7 @@ def kill_workers(machine, cost, count):
         number = max(machine.scheduler._workers, default=0) + 1
         machine.worker_ready(number)
         job = machine.make()
-        job.cost = cost
+        job.terms.cost = cost
         assert machine.job_submitted(job) == [SendJobs(number, [job])]
         commands = machine.worker_lost(number, job.id, "its loss")
         assert commands[0] == settled(job, Ending.LOST, "its loss")
@@ -1382,7 +1438,7 @@ def kill_workers(machine, cost, count):
 
 def make_of(machine, cost, **options):
     job = machine.make(**options)
-    job.cost = cost
+    job.terms.cost = cost
     return job
 
 

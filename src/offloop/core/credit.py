@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from offloop.core.job import JobState
 
 if TYPE_CHECKING:
-    from offloop.core.job import JobRecord
+    from offloop.core.job import JobRecord, Terms
 
 _SENT = JobState.SENT
 
@@ -100,15 +100,15 @@ class WorkerRecord:
         return [job.id for job in jobs if job.state is _SENT]
 
 
-def charge_of(job: JobRecord) -> float:
-    """Return by how many seconds `job` fills an inbox.
+def charge_of(terms: Terms) -> float:
+    """Return by how many seconds a job of these terms fills an inbox.
 
     One whose cancellation kills the worker at once fills it wholly, so that the kill
     never hits a neighbour that has just begun.
     """
-    if job.on_cancel == "kill":
+    if terms.on_cancel == "kill":
         return inf
-    return max(job.cost.estimate, _LEAST_CHARGE)
+    return max(terms.cost.estimate, _LEAST_CHARGE)
 
 
 class Roster:
@@ -142,11 +142,15 @@ class Roster:
         """Return the numbers of those workers, idle longest first."""
         return [worker.number for worker in self._buckets[0]]
 
-    def pick(self, job: JobRecord, now: float) -> WorkerRecord | None:
-        """Choose the worker that should get the job; None if none has room for it.
+    def pick(self, charge: float, now: float) -> WorkerRecord | None:
+        """Take out the worker that should get a job; None if none has room for it.
 
         Only the worker with the fewest jobs is asked: a fuller one hardly ever has more
-        room. It is out of its bucket until `filled`.
+        room. It is in no bucket until `file`.
+
+        Args:
+            charge: of the job.
+            now: the time.
         """
         buckets = self._buckets
         while self.room:
@@ -158,65 +162,44 @@ class Roster:
             worker = bucket.popitem()[0]
             if fewest:
                 if now - worker.head_since > self.patience:
-                    self._remove_slow(worker)
+                    worker.bucket = None
+                    worker.closed = worker.slow = True
+                    self.room -= 1
                     continue
-                if worker.load + charge_of(job) > self.window:
+                if worker.load + charge > self.window:
                     bucket[worker] = None
                     return None
+            worker.bucket = None
+            self.room -= 1
             return worker
         return None
 
-    def filled(self, worker: WorkerRecord) -> None:
-        """Put a picked worker where it belongs, with what it holds now."""
-        held = len(worker.inbox)
-        if worker.load < self.window and held < self.max_credit:
-            worker.bucket = bucket = self._buckets[held]
-            bucket[worker] = None
-        else:
-            worker.bucket = None
-            self.room -= 1
-
     def take(self, worker: WorkerRecord, job_id: int) -> JobRecord | None:
         """Take a job out of the inbox and return it; None if it is not in there."""
-        inbox = worker.inbox
-        job = inbox.pop(job_id, None)
-        if job is None:
-            return None
-        worker.load = worker.load - job.charge if inbox else 0.0
-        bucket = worker.bucket
-        if bucket is None:
-            self._file(worker)
-            return job
-        del bucket[worker]  # it was open and is so still, with one job less
-        held = len(inbox)
-        worker.bucket = bucket = self._buckets[held]
-        bucket[worker] = None
-        if held < self._fewest:
-            self._fewest = held
+        job = worker.inbox.pop(job_id, None)
+        if job is not None:
+            worker.load -= job.charge
+            self.file(worker)
         return job
-
-    def answered(self, worker: WorkerRecord) -> None:
-        """Put the worker where it belongs after jobs have left its inbox."""
-        if not worker.inbox:
-            worker.load = 0.0
-        self._file(worker)
 
     def close(self, worker: WorkerRecord) -> None:
         """Let the worker get no jobs until `open`."""
         worker.closed = True
-        self._file(worker)
+        self.file(worker)
 
     def open(self, worker: WorkerRecord) -> None:
         """Let the worker get jobs, as its credit allows."""
         worker.closed = False
-        self._file(worker)
+        self.file(worker)
 
-    def _file(self, worker: WorkerRecord) -> None:
-        """Put the worker where it belongs, now that its inbox or `closed` changed."""
+    def file(self, worker: WorkerRecord) -> None:
+        """Put the worker where it belongs, as its inbox or `closed` has changed."""
         if worker.bucket is not None:
             del worker.bucket[worker]
             self.room -= 1
         held = len(worker.inbox)
+        if not held:
+            worker.load = 0.0
         if worker.closed or held >= self.max_credit or worker.load >= self.window:
             worker.bucket = None
             return
@@ -225,12 +208,6 @@ class Roster:
         self.room += 1
         if held < self._fewest:
             self._fewest = held
-
-    def _remove_slow(self, worker: WorkerRecord) -> None:
-        """Close a worker, out of its bucket already, whose job runs on and on."""
-        worker.bucket = None
-        worker.closed = worker.slow = True
-        self.room -= 1
 
     def check(self, workers: dict[int, WorkerRecord]) -> None:
         """Assert the invariants; `workers` are all that are known."""

@@ -78,7 +78,7 @@ class FairLine:
 
     def append(self, job: JobRecord) -> None:
         """Add a job behind the others of its key."""
-        key = job.key
+        key = job.terms.key
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = deque()
@@ -94,7 +94,7 @@ class FairLine:
         job = lane.popleft()
         self._clock = share
         if job.state is _SENT:
-            share += max(job.cost.peak, _LEAST_COST)
+            share += max(job.terms.cost.peak, _LEAST_COST)
         if lane:
             self._number += 1
             heapreplace(self._order, (share, self._number, key))

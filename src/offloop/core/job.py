@@ -100,6 +100,54 @@ for _state, _next in MOVES.items():
 _QUEUED = JobState.QUEUED
 
 
+class Terms:
+    """What all jobs have in common that call one function with the same options.
+
+    Args:
+        cost: what is known of the function's run time.
+        priority: higher runs first.
+        run_timeout: seconds that one run may take, from its start in the worker; inf:
+            any.
+        retries: further attempts after a lost worker or a retryable error.
+        on_cancel: "stop", "kill" or "finish": what a cancellation does to a running
+            job.
+        key: whose jobs they are, for fair shares among keys; None: nobody's in
+            particular.
+        limit: how many of them may run at once; None: any number.
+    """
+
+    __slots__ = (
+        "cost",
+        "key",
+        "limit",
+        "odd",
+        "on_cancel",
+        "priority",
+        "retries",
+        "run_timeout",
+    )
+
+    def __init__(
+        self,
+        cost: RunTime,
+        priority: int = 0,
+        run_timeout: float = inf,
+        retries: int = 0,
+        on_cancel: str = "stop",
+        key: Hashable = None,
+        limit: ConcurrencyLimit | None = None,
+    ) -> None:
+        self.cost = cost
+        self.priority = priority
+        self.run_timeout = run_timeout
+        self.retries = retries
+        self.on_cancel = on_cancel
+        self.key = key
+        self.limit = limit
+        #: only the queue knows whose turn it is
+        self.odd = key is not None or limit is not None
+
+
 class JobRecord:
     """What the scheduler knows of one job, from submission to its only ending.
 
@@ -109,76 +157,50 @@ class JobRecord:
     __slots__ = (
         "attempts",
         "charge",
-        "cost",
         "deadline",
         "handle",
         "history",
         "id",
-        "key",
         "kills",
-        "limit",
-        "on_cancel",
-        "priority",
-        "retries",
+        "retried",
         "returned_at",
         "run_time",
-        "run_timeout",
         "sent_at",
         "size",
         "state",
         "submitted_at",
+        "terms",
         "worker",
     )
 
+    #: seconds by which it fills its worker's inbox; set when it is sent
+    charge: float
+
     def __init__(
-        self,
-        id: int,
-        cost: RunTime,
-        handle: Any = None,
-        priority: int = 0,
-        deadline: float = inf,
-        run_timeout: float = inf,
-        retries: int = 0,
-        on_cancel: str = "stop",
+        self, id: int, terms: Terms, handle: Any = None, deadline: float = inf
     ) -> None:
         #: unique within the scheduler, grows with every submission
         self.id = id
-        #: what is known of the function's run time; shared by all its jobs
-        self.cost = cost
+        self.terms = terms
         #: what waits for the ending (a future), opaque here; belongs to the shell
         self.handle = handle
-        #: higher runs first
-        self.priority = priority
         #: absolute time by which the job must have ended; inf: never
         self.deadline = deadline
-        #: seconds that one run may take, from its start in the worker; inf: any
-        self.run_timeout = run_timeout
-        #: further attempts that are left after a lost worker or a retryable error
-        self.retries = retries
-        #: "stop", "kill" or "finish": what a cancellation does to a running job
-        self.on_cancel = on_cancel
-        #: whose job it is, for fair shares among keys; None: nobody's in particular
-        self.key: Hashable = None
-        #: how many jobs of its function may run at once, if that is limited
-        self.limit: ConcurrencyLimit | None = None
         #: bytes that it keeps in memory while it is pending, if they are counted
         self.size = 0
         #: changes only along MOVES
         self.state = _QUEUED
-        #: number of the worker that has it, or that it ended with; None while it waits
+        #: number of the worker that has it, or had it last; None before
         self.worker: int | None = None
-        #: seconds by which it fills its worker's inbox; set when it is sent
-        self.charge = 0.0
         #: runs that have begun, as far as their end was heard of
         self.attempts = 0
         #: workers that died while they ran it
         self.kills = 0
-        #: when it came to the scheduler; 0.0 before
-        self.submitted_at = 0.0
-        #: when it last left for a worker; 0.0 before
-        self.sent_at = 0.0
-        #: when its ending arrived; 0.0 before
-        self.returned_at = 0.0
+        #: further attempts that were made, or are to be made, of `terms.retries`
+        self.retried = 0
+        #: when it came to the scheduler, when it last left for a worker, and when its
+        #: ending arrived; 0.0 before
+        self.submitted_at = self.sent_at = self.returned_at = 0.0
         #: seconds that its last run took in the worker
         self.run_time = 0.0
         #: moves out of the ordinary, for story(); None until there is one
@@ -189,8 +211,17 @@ class JobRecord:
         """True if it rests now and then, and can be ended there without any harm."""
         return False
 
+    @property
+    def retries(self) -> int:
+        """Further attempts that are left after a lost worker or a retryable error."""
+        return self.terms.retries - self.retried
+
     def move(self, state: JobState) -> None:
-        """Change the state along `MOVES`; no other line of offloop sets it.
+        """Change the state along `MOVES`.
+
+        The two moves that every job makes are written out where many make them at once:
+        QUEUED to SENT in `Dispatch._fill`, SENT to DONE in `Ledger.settle_results`. No
+        other line of offloop sets it.
 
         Raises:
             InternalError: the table does not have this move.
@@ -223,7 +254,8 @@ def told(facts: Facts) -> str:
     """Return in one line what was known of a job when its facts were noted."""
     job, state, worker, (submitted_at, sent_at), counts, history = facts
     attempts, retries, kills = counts
-    place = "" if worker is None else f" (worker {worker})"
+    waits = state in (JobState.QUEUED, JobState.DELAYED)
+    place = "" if waits or worker is None else f" (worker {worker})"
     parts = [
         f"job {job} is {state.name}{place}",
         f"submitted at {submitted_at:.3f}",

@@ -93,19 +93,19 @@ class JobQueue:
 
     def push(self, job: JobRecord) -> None:
         """Add a new job, behind all others of its priority and key."""
-        level = self._levels.get(job.priority)
+        level = self._levels.get(job.terms.priority)
         if level is None:
-            level = self._open(job.priority)
-        if job.key is not None and type(level.line) is deque:
+            level = self._open(job.terms.priority)
+        if job.terms.key is not None and type(level.line) is deque:
             level.line = FairLine(level.line)
         level.line.append(job)
         self.waiting += 1
 
     def push_front(self, job: JobRecord) -> None:
         """Add a job that came back, before all of its priority that never left."""
-        level = self._levels.get(job.priority)
+        level = self._levels.get(job.terms.priority)
         if level is None:
-            level = self._open(job.priority)
+            level = self._open(job.terms.priority)
         heappush(level.returned, (job.id, job))
         self.waiting += 1
 
@@ -249,14 +249,15 @@ class Arrivals:
     def mixed(self) -> bool:
         """Tell whether only the queue knows whose turn it is.
 
-        That is so when priorities differ, or some have a key or a limit.
+        That is so when priorities differ, or some have a key or a limit. There must be
+        a job.
         """
-        jobs = self._jobs
-        priority = jobs[0].priority if jobs else 0
-        for job in jobs:
-            if job.priority != priority or job.key is not None or job.limit is not None:
+        first = self._jobs[0].terms
+        for job in self._jobs:
+            terms = job.terms
+            if terms is not first and (terms.odd or terms.priority != first.priority):
                 return True
-        return False
+        return first.odd
 
     def first(self, now: float) -> JobRecord:
         """Return the job whose turn it is; it stays."""

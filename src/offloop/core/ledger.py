@@ -88,7 +88,6 @@ class Ledger:
         "retried",
         "size",
         "stories",
-        "submitted",
     )
 
     def __init__(self) -> None:
@@ -108,8 +107,6 @@ class Ledger:
         self.delays = Timers()
         #: how fast jobs have been ending
         self.drain = DrainRate()
-        #: jobs that were added; always those pending and those settled together
-        self.submitted = 0
         #: runs that failed or were lost, and whose job was to be tried again
         self.retried = 0
         #: jobs that came back from a worker without having begun
@@ -126,7 +123,8 @@ class Ledger:
             self.drain.resumed(now)
         self.jobs[job.id] = job
         job.submitted_at = now
-        self.submitted += 1
+        if job.size:
+            self.size += job.size
         if job.deadline != inf:
             self.deadlines.set(job.id, job.deadline)
         self.held.add(job)
@@ -156,7 +154,7 @@ class Ledger:
         """Settle jobs whose results came together; the caller makes the command."""
         jobs = self.jobs
         for job, _ in results:
-            job.move(_DONE)
+            job.state = _DONE  # they were SENT
             del jobs[job.id]
             job.returned_at = now
             if job.deadline != inf:
@@ -170,7 +168,7 @@ class Ledger:
 
     def leave_wait(self, job: JobRecord, before: JobState, now: float) -> None:
         """Take a job that was just settled out of where it waited in state `before`."""
-        limit = job.limit
+        limit = job.terms.limit
         if before is JobState.DELAYED:
             self.delays.drop(job.id)
         elif limit is not None and job.id in limit.parked:
@@ -206,7 +204,6 @@ class Ledger:
         """Put a job that was SENT before those of its priority that never were."""
         job.note(now, f"requeued: {why}")
         job.move(JobState.QUEUED)
-        job.worker = None
         self.queue.push_front(job)
 
     def retry(self, job: JobRecord, now: float) -> bool:
@@ -221,11 +218,10 @@ class Ledger:
         delay = retry_delay(job.attempts, spread(job.id, job.attempts))
         if now + delay >= job.deadline:
             return False
-        job.retries -= 1
+        job.retried += 1
         self.retried += 1
         job.note(now, f"failed, to be tried again in {delay:.3f} s")
         job.move(JobState.DELAYED)
-        job.worker = None
         self.delays.set(job.id, now + delay)
         return True
 
@@ -249,7 +245,7 @@ class Ledger:
             size=self.size,
             workers=workers,
             idle_workers=idle_workers,
-            submitted=self.submitted,
+            submitted=len(self.jobs) + sum(endings.values()),
             completed=endings[Ending.RESULT],
             failed=endings[Ending.ERROR] + endings[Ending.QUARANTINED],
             cancelled=endings[Ending.CANCELLED],
@@ -285,22 +281,22 @@ class Ledger:
         assert {job.id for job in self.queue.jobs() + self.held.jobs()} == queued
         assert set(self.delays) == delayed
         assert set(self.deadlines) == {job.id for job in jobs if job.deadline != inf}
-        assert self.submitted == len(jobs) + sum(self.endings.values())
         assert self.size == sum(job.size for job in jobs)
 
     def _check_limits(self) -> set[int]:
         """Assert what holds of limits; returns the jobs that they hold."""
         parked: set[int] = set()
-        limited = [job for job in self.jobs.values() if job.limit is not None]
-        for limit in {job.limit for job in limited if job.limit is not None}:
+        limits = {job.terms.limit for job in self.jobs.values()}
+        for limit in limits - {None}:
+            assert limit is not None
             limit.held.check()
             parked |= limit.parked
             assert {job.id for job in limit.held.jobs()} == limit.parked
             assert limit.sent <= limit.most
             queued = [
                 job
-                for job in limited
-                if job.limit is limit and job.state is JobState.QUEUED
+                for job in self.jobs.values()
+                if job.terms.limit is limit and job.state is JobState.QUEUED
             ]
             ready = len(queued) - len(limit.parked)
             if limit.parked:

@@ -10,6 +10,10 @@ This module never decides about a job or a process.
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # A function is unknown, and never shares an inbox, until it has run this often.
 _KNOWN_AFTER = 8
@@ -66,13 +70,20 @@ class RunTime:
 
     def observe(self, run_time: float) -> None:
         """Learn from a run that took `run_time` seconds."""
-        if run_time > self.peak:
-            self.peak = run_time
-        else:
-            self.peak -= (self.peak - run_time) * _DECAY
-        self.samples += 1
+        self.observe_all((run_time,))
+
+    def observe_all(self, run_times: Sequence[float]) -> None:
+        """Learn from runs, in the order in which they were."""
+        peak = self.peak
+        for run_time in run_times:
+            if run_time > peak:
+                peak = run_time
+            else:
+                peak -= (peak - run_time) * _DECAY
+        self.peak = peak
+        self.samples += len(run_times)
         if self.samples >= _KNOWN_AFTER:
-            self.estimate = self.peak
+            self.estimate = peak
 
 
 class OwnRun(RunTime):
@@ -80,9 +91,9 @@ class OwnRun(RunTime):
 
     __slots__ = ()
 
-    def observe(self, run_time: float) -> None:
-        """Learn from a run, but never call the function short."""
-        super().observe(run_time)
+    def observe_all(self, run_times: Sequence[float]) -> None:
+        """Learn from runs, but never call the function short."""
+        super().observe_all(run_times)
         self.estimate = inf
 
 

@@ -83,7 +83,7 @@ class Quarantine:
 
     def died(self, job: JobRecord, loss: Any, now: float) -> bool:
         """Note that a job killed its worker; True if its function is refused now."""
-        suspect = self.suspects.setdefault(job.cost.function, _Suspect())
+        suspect = self.suspects.setdefault(job.terms.cost.function, _Suspect())
         if not suspect.term and now - suspect.died_at > _ROW:
             suspect.deaths = 0
         suspect.deaths += 1
@@ -98,11 +98,11 @@ class Quarantine:
 
     def lived(self, job: JobRecord) -> None:
         """Note that a job came to its end in a worker that survived it."""
-        self.suspects.pop(job.cost.function, None)
+        self.suspects.pop(job.terms.cost.function, None)
 
     def refuses(self, job: JobRecord, now: float) -> Refusal | None:
         """Tell whether a job that waits must not be sent now."""
-        suspect = self.suspects.get(job.cost.function)
+        suspect = self.suspects.get(job.terms.cost.function)
         if suspect is None or not suspect.term:
             return None
         probe = suspect.probe
@@ -113,7 +113,7 @@ class Quarantine:
 
     def sent(self, job: JobRecord) -> None:
         """Note that a job was sent; of a function on probation it is the one."""
-        suspect = self.suspects.get(job.cost.function)
+        suspect = self.suspects.get(job.terms.cost.function)
         if suspect is not None and suspect.term:
             suspect.probe = job
 

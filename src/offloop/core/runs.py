@@ -64,7 +64,7 @@ class Runs:
         self, worker: WorkerRecord, job: JobRecord, now: float, commands: list[Command]
     ) -> None:
         """Stop the job that runs, which was settled a moment ago."""
-        if job.state is JobState.CANCELLED and job.on_cancel == "kill":
+        if job.state is JobState.CANCELLED and job.terms.on_cancel == "kill":
             why = f"job {job.id} was cancelled"
             self.kill(worker, why, ExitReason.CANCELLED, commands)
         else:
@@ -74,7 +74,7 @@ class Runs:
         self, worker: WorkerRecord, job: JobRecord, now: float, commands: list[Command]
     ) -> None:
         """Ask the job that runs, and is unwanted, to stop, unless it may finish."""
-        finish = job.state is JobState.CANCELLED and job.on_cancel == "finish"
+        finish = job.state is JobState.CANCELLED and job.terms.on_cancel == "finish"
         if finish or worker.ending:
             return
         worker.interrupted = job.id
@@ -112,7 +112,7 @@ class Runs:
     ) -> None:
         """Let the jobs go elsewhere that wait behind one that takes unusually long."""
         # Learnt before its end: the next jobs of this function may be due until then.
-        worker.head().cost.observe(now - worker.head_since)
+        worker.head().terms.cost.observe(now - worker.head_since)
         worker.slow = True
         self._roster.close(worker)
         self.recall_rest(worker, commands)
@@ -129,7 +129,10 @@ class Runs:
         head = worker.head()
         if head.state is not JobState.SENT:  # it began before its recall came
             self.interrupt(worker, head, now, commands)
-        if worker.look_at > now + self._roster.patience or head.run_timeout != inf:
+        if (
+            worker.look_at > now + self._roster.patience
+            or head.terms.run_timeout != inf
+        ):
             self.watch(worker)
 
     def _reconsider(
@@ -217,7 +220,7 @@ class Runs:
         if worker.inbox and not worker.ending:
             head = worker.head()
             if head.state is JobState.SENT:
-                due = min(due, worker.head_since + head.run_timeout)
+                due = min(due, worker.head_since + head.terms.run_timeout)
             if len(worker.inbox) > 1 and not worker.recalled:
                 due = min(due, worker.head_since + self._roster.patience)
         return due

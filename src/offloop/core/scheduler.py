@@ -31,8 +31,9 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop.core.commands import Command, SendJobs, SettleResults
-from offloop.core.credit import Roster, WorkerRecord, charge_of
+from offloop.core.commands import Command, SettleResults
+from offloop.core.credit import Roster, WorkerRecord
+from offloop.core.dispatch import Dispatch
 from offloop.core.job import Ending, JobState
 from offloop.core.ledger import Ledger
 from offloop.core.quarantine import Quarantine
@@ -43,16 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from offloop.core.job import JobRecord
-    from offloop.core.job_queue import Arrivals, JobQueue
     from offloop.core.ledger import SchedulerStats
 
 _SENT = JobState.SENT
 _FAILED = JobState.FAILED
 _CANCELLED = JobState.CANCELLED
-
-
-# Jobs that one look at the queue takes: as many as make a message worth its cost.
-_LONGEST = 32
 
 
 class Scheduler:
@@ -83,6 +79,7 @@ class Scheduler:
     ) -> None:
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
+        self._most = sys.maxsize if max_pending is None else max_pending
         self._max_kills = max_kills
         #: returns the number for a new job, larger than all before it
         self.next_id: Callable[[], int] = count(1).__next__
@@ -90,14 +87,14 @@ class Scheduler:
         #: the ledger's pending jobs and queue, one look nearer
         self._jobs = self._ledger.jobs
         self._queue = self._ledger.queue
-        self._held = self._ledger.held
         #: every worker between `worker_ready` and `worker_lost`
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
         self._runs = Runs(self._roster, grace, leave_time)
         self._quarantine = Quarantine()
-        #: its suspects, one look nearer: while there are none, nobody is judged
-        self._suspects = self._quarantine.suspects
+        self._dispatch = Dispatch(
+            self._ledger, self._roster, self._runs, self._quarantine
+        )
 
     # Questions
 
@@ -208,7 +205,8 @@ class Scheduler:
         Raises:
             PoolFull: as many are pending as may be; nothing has changed.
         """
-        self.check_room(now)
+        if self._max_bytes is not None:
+            self.check_room(now)
         self.job_held(job, now)
         return self.held_released(now)
 
@@ -222,29 +220,16 @@ class Scheduler:
             PoolFull: as many are pending as may be; nothing has changed.
         """
         jobs = self._jobs
-        if self._max_pending is not None and len(jobs) >= self._max_pending:
+        if len(jobs) >= self._most:
             self.check_room(now)
         if job.id in jobs:
             raise self._bug(f"job {job.id} was submitted twice", job.id)
-        if job.size:
-            self._ledger.size += job.size
         self._ledger.add(job, now)
 
     def held_released(self, now: float) -> list[Command]:
         """Send what was held back, as far as workers have room."""
         commands: list[Command] = []
-        queue, held = self._queue, self._held
-        if self._suspects:
-            self._queue_held(now, commands)
-            self._send_from(queue, now, commands)
-            return commands
-        first = queue.first(now) if queue.waiting else None
-        if first is None and not held.mixed():
-            self._send_from(held, now, commands)
-        if held.waiting:
-            self._queue_held(now, commands)
-            if queue.first(now) is not first:  # else the one that waits does so still
-                self._send_from(queue, now, commands)
+        self._dispatch.release(now, commands)
         return commands
 
     def jobs_finished(
@@ -261,28 +246,37 @@ class Scheduler:
         inbox, interrupted = record.inbox, record.interrupted
         left = answers[-1][0]
         results: list[tuple[JobRecord, Any]] = []
+        run_times: list[float] = []
+        terms = None
         for job_id, result, run_time in answers:
             job = inbox.pop(job_id, None)
             if job is None:
                 raise self._not_held(record, job_id)
+            if job.terms is not terms:
+                if terms is not None:
+                    terms.cost.observe_all(run_times)
+                    run_times = []
+                terms = job.terms
+            run_times.append(run_time)
             record.load -= job.charge
             job.run_time = run_time
-            job.cost.observe(run_time)
-            if job.limit is not None:
-                self._ledger.free(job.limit, now)
+            if terms.limit is not None:
+                self._ledger.free(terms.limit, now)
             if job.state is _SENT:
                 job.attempts += 1
                 results.append((job, result))
             if job_id == interrupted:
                 left = job_id
-        if self._suspects:
+        if self._quarantine.suspects:
             for job, _ in results:
                 self._quarantine.lived(job)
+        assert terms is not None  # there is one answer at least
+        terms.cost.observe_all(run_times)
         commands: list[Command] = []
         if results:
             self._ledger.settle_results(results, now)
             commands.append(SettleResults(results))
-        self._roster.answered(record)
+        self._roster.file(record)
         self._go_on(record, left, now, commands)
         return commands
 
@@ -293,7 +287,7 @@ class Scheduler:
         if job is None:
             raise self._not_held(record, job_id)
         if job.retries:
-            job.retries = 0
+            job.retried = job.terms.retries
             job.note(now, "has given a part away, so it is not tried again")
         return []
 
@@ -319,7 +313,7 @@ class Scheduler:
         record = self._worker(worker)
         job = self._take(record, job_id, now)
         job.run_time = run_time
-        job.cost.observe(run_time)
+        job.terms.cost.observe(run_time)
         self._quarantine.lived(job)
         commands: list[Command] = []
         if job.state is _SENT:
@@ -343,7 +337,7 @@ class Scheduler:
         for waiting in list(record.inbox):
             self._take_back(record, waiting, now)
         self._runs.leave(record, now)
-        self._send_from(self._queue, now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def job_cancelled(self, job_id: int, now: float) -> list[Command]:
@@ -352,11 +346,11 @@ class Scheduler:
         A job that has ended is left alone: its result was faster.
         """
         commands: list[Command] = []
-        self._queue_held(now, commands)
+        self._dispatch.queue_held(now, commands)
         job = self._jobs.get(job_id)
         if job is not None:
             self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
-            self._send_from(self._queue, now, commands)
+            self._dispatch.send(now, commands)
         return commands
 
     def jobs_returned(
@@ -372,7 +366,7 @@ class Scheduler:
                 self._take_back(record, job_id, now)
         if head is not None and head not in record.inbox:
             self._runs.go_on(record, head, now, commands)
-        self._send_from(self._queue, now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def cancel_all(self, now: float) -> list[Command]:
@@ -381,7 +375,7 @@ class Scheduler:
         One by one, each cancellation would let the next job in the queue begin.
         """
         commands: list[Command] = []
-        self._queue_held(now, commands)
+        self._dispatch.queue_held(now, commands)
         for job in list(self._jobs.values()):
             if job.state is not _SENT:
                 self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
@@ -395,7 +389,7 @@ class Scheduler:
         Those that are with a worker may still end well, and are left alone.
         """
         commands: list[Command] = []
-        self._queue_held(now, commands)
+        self._dispatch.queue_held(now, commands)
         for job in list(self._jobs.values()):
             before = job.state
             if before is not _SENT:
@@ -412,7 +406,7 @@ class Scheduler:
         record = self._workers[worker] = WorkerRecord(worker)
         self._roster.open(record)
         commands: list[Command] = []
-        self._send_from(self._queue, now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def worker_retiring(self, worker: int, now: float) -> list[Command]:
@@ -451,140 +445,28 @@ class Scheduler:
         for job_id in list(record.inbox):
             job = record.inbox[job_id]
             if job_id == running and job.state is _SENT:
-                if job.limit is not None:
-                    self._ledger.free(job.limit, now)
+                if job.terms.limit is not None:
+                    self._ledger.free(job.terms.limit, now)
                 blamed = self._blame(job, record, detail, now, commands)
             else:
                 self._take_back(record, job_id, now)
         if blamed:
-            self._refuse_waiting(now, commands)
-        self._send_from(self._queue, now, commands)
+            self._dispatch.refuse_waiting(now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def time_passed(self, now: float) -> list[Command]:
         """Do what has fallen due: deadlines, retries, limits of runs, ends of grace."""
         commands: list[Command] = []
-        self._queue_held(now, commands)
+        self._dispatch.queue_held(now, commands)
         while (job_id := self._ledger.deadlines.pop_due(now)) is not None:
             job = self._jobs[job_id]
             self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
         self._ledger.wake(now)
         while (number := self._runs.looks.pop_due(now)) is not None:
             self._look_at(self._workers[number], now, commands)
-        self._send_from(self._queue, now, commands)
+        self._dispatch.send(now, commands)
         return commands
-
-    # Sending
-
-    def _queue_held(self, now: float, commands: list[Command]) -> None:
-        """Let the jobs that were held back wait for their turn like all others."""
-        for job in self._held.take_all():
-            if not (self._suspects and self._refuse(job, now, commands)):
-                self._queue.push(job)
-
-    def _refuse(self, job: JobRecord, now: float, commands: list[Command]) -> bool:
-        """Settle a job of a function that kills its workers, if it must not be run."""
-        refusal = self._quarantine.refuses(job, now)
-        if refusal is None:
-            return False
-        ending = Ending.QUARANTINED
-        self._ledger.settle(job, _FAILED, ending, refusal, now, commands)
-        return True
-
-    def _refuse_waiting(self, now: float, commands: list[Command]) -> None:
-        """Settle all jobs that wait and must not be run."""
-        self._queue_held(now, commands)
-        for job in list(self._jobs.values()):
-            before = job.state
-            if before is not _SENT and self._refuse(job, now, commands):
-                self._ledger.leave_wait(job, before, now)
-
-    def _send_from(
-        self, source: JobQueue | Arrivals, now: float, commands: list[Command]
-    ) -> None:
-        """Send waiting jobs while there is room for the one whose turn it is.
-
-        It is never passed over: a short job from behind it would take the place that it
-        waits for, again and again. Only one that waits for its function's limit steps
-        aside.
-        """
-        roster, suspects = self._roster, self._suspects
-        while source.waiting and roster.room:
-            job = source.first(now)
-            limit = job.limit
-            if job.deadline <= now:
-                self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
-                source.drop(1)
-                if limit is not None:
-                    self._ledger.unpark(limit, now)
-                continue
-            if suspects and self._refuse(job, now, commands):
-                source.drop(1)
-                if limit is not None:
-                    self._ledger.unpark(limit, now)
-                continue
-            if limit is not None and limit.full:
-                source.drop(1)
-                self._ledger.park(job, limit)
-                continue
-            # Nobody gets more than an even share, so that none gets its second job
-            # before all have their first.
-            share = max(source.waiting // roster.room, 1)
-            alone = suspects or charge_of(job) >= roster.window
-            share = 1 if alone else min(share, _LONGEST)
-            worker = roster.pick(job, now)
-            if worker is None:
-                break
-            jobs = self._fill(worker, source.upcoming(share), now)
-            source.drop(len(jobs))
-            roster.filled(worker)
-            if suspects:
-                self._quarantine.sent(job)
-            last = commands[-1] if commands else None
-            if isinstance(last, SendJobs) and last.worker == worker.number:
-                last.jobs += jobs
-            else:
-                commands.append(SendJobs(worker.number, jobs))
-
-    def _fill(
-        self, worker: WorkerRecord, jobs: list[JobRecord], now: float
-    ) -> list[JobRecord]:
-        """Put the first job into a worker's inbox, and the next ones as it has room.
-
-        Returns:
-            Those that it got.
-        """
-        roster = self._roster
-        inbox, number, load = worker.inbox, worker.number, worker.load
-        before = len(inbox)
-        got = 0
-        charge, cost, on_cancel = 0.0, None, ""
-        for job in jobs:
-            if job.cost is not cost or job.on_cancel != on_cancel:
-                charge, cost, on_cancel = charge_of(job), job.cost, job.on_cancel
-            limit = job.limit
-            if got and (
-                load + charge > roster.window
-                or before + got == roster.max_credit
-                or job.deadline <= now
-                or (limit is not None and limit.full)
-            ):
-                break
-            if limit is not None:
-                limit.sent += 1
-            job.move(_SENT)
-            job.charge = charge
-            job.worker = number
-            job.sent_at = now
-            inbox[job.id] = job
-            load += charge
-            got += 1
-        worker.load = load
-        if not before:
-            worker.head_since = now
-        if before + got > 1 or jobs[0].run_timeout != inf:
-            self._runs.watch(worker)
-        return jobs if got == len(jobs) else jobs[:got]
 
     # Answers
 
@@ -599,8 +481,8 @@ class Scheduler:
         job = self._roster.take(worker, job_id)
         if job is None:
             raise self._not_held(worker, job_id)
-        if job.limit is not None:
-            self._ledger.free(job.limit, now)
+        if job.terms.limit is not None:
+            self._ledger.free(job.terms.limit, now)
         return job
 
     def _not_held(self, worker: WorkerRecord, job_id: int) -> InternalError:
@@ -620,8 +502,7 @@ class Scheduler:
         """See to what comes after an answer: the worker's next job, and a new one."""
         if worker.closed or worker.inbox:
             self._runs.go_on(worker, job_id, now, commands)
-        if self._queue.waiting:
-            self._send_from(self._queue, now, commands)
+        self._dispatch.send(now, commands)
 
     # Early ends
 
@@ -686,7 +567,7 @@ class Scheduler:
         if job.kills >= self._max_kills:
             ledger.settle(job, _FAILED, Ending.POISON, detail, now, commands)
         elif job.retries > 0 and not refused:
-            job.retries -= 1
+            job.retried += 1
             ledger.retried += 1
             ledger.requeue(job, now, f"worker {worker.number} was lost while it ran")
         else:
@@ -705,7 +586,10 @@ class Scheduler:
             runs.insist(worker, commands)
         elif runs.look_due(worker) <= now:
             head = worker.head()
-            if head.state is _SENT and worker.head_since + head.run_timeout <= now:
+            if (
+                head.state is _SENT
+                and worker.head_since + head.terms.run_timeout <= now
+            ):
                 self._end_early(head, _FAILED, Ending.RUN_TIMEOUT, now, commands)
             else:
                 runs.relieve(worker, now, commands)

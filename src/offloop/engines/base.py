@@ -106,7 +106,7 @@ class Job(asyncio.Future[T], Generic[T]):
     @property
     def worker(self) -> int | None:
         """Number of the worker that has the job, or had it last; None before."""
-        return self._call.last_worker
+        return self._call.worker
 
     @property
     def attempts(self) -> int:

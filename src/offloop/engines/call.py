@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from offloop import authkey, sandbox
-from offloop.core.job import JobRecord
+from offloop.core.job import JobRecord, Terms
 from offloop.errors import UsageError
 from offloop.wire import codec
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from offloop.wire.puts import Stored
 
 
+class CallTerms(Terms):
+    """What calls of one function with the same options have in common."""
+
+    __slots__ = ("function", "many", "options", "timeout")
+
+    #: what is called
+    function: Function
+    #: True: `arguments` of calls hold a list of items; a number: they are streams,
+    #: whose generator may be so many parts ahead of its consumer
+    many: bool | int
+    options: JobOptions
+    #: seconds from submission to result; inf: any
+    timeout: float
+
+
 class Call(JobRecord):
     """A job's record with what its engine needs: one object for both."""
 
@@ -26,16 +41,15 @@ class Call(JobRecord):
         "arguments",
         "buffers",
         "carried",
-        "function",
-        "last_worker",
-        "many",
-        "options",
+        "plain",
         "started_at",
         "stored",
     )
 
-    #: what is called
-    function: Function
+    terms: CallTerms
+    #: it has nothing but its function and plain arguments: no word of what follows,
+    #: no deadline
+    plain: bool
     #: its encoded arguments, and the large ones beside them; None: the last of those
     arguments: Payload | None
     buffers: Sequence[Any]
@@ -43,14 +57,23 @@ class Call(JobRecord):
     carried: Carried | None
     #: what `pool.put` has that the arguments name
     stored: Sequence[Stored]
-    #: True: `arguments` holds a list of items; a number: the call is a stream, whose
-    #: generator may be so many parts ahead of its consumer
-    many: bool | int
-    options: JobOptions
     #: when the function was called last, in monotonic seconds; 0.0: not yet
     started_at: float
-    #: number of the worker that has the job, or had it last
-    last_worker: int | None
+
+    @property
+    def function(self) -> Function:
+        """What is called."""
+        return self.terms.function
+
+    @property
+    def many(self) -> bool | int:
+        """See `CallTerms.many`."""
+        return self.terms.many
+
+    @property
+    def options(self) -> JobOptions:
+        """Options of the job."""
+        return self.terms.options
 
     @property
     def closes(self) -> bool:

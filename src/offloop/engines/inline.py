@@ -114,7 +114,6 @@ class InlineEngine(ScheduledEngine):
 
     def _send(self, number: int, calls: list[Call]) -> None:
         for call in calls:
-            call.last_worker = number
             self.loop.call_soon(self._run, call)
         self._arm()
 

@@ -468,25 +468,21 @@ class LocalEngine(ScheduledEngine):
         puts: list[Any] = []
         definitions: list[tuple[int, bytes]] = []
         known = line.known
+        terms = None
+        identity = 0
         for call in calls:
-            call.last_worker = number
-            function = call.function
-            identity = function.id
-            if identity not in known and identity:
-                known.add(identity)
-                definitions.append((identity, function.definition))
+            if call.terms is not terms:
+                terms = call.terms
+                identity = terms.function.id
+                if identity not in known and identity:
+                    known.add(identity)
+                    definitions.append((identity, terms.function.definition))
+            if call.plain and not call.attempts:
+                rows.append((call.id, identity, call.arguments))
+                continue
             if call.stored:
                 puts += line.exchange.introduce(call.stored)
-            if (
-                call.buffers
-                or call.attempts
-                or call.many
-                or call.carried
-                or call.deadline != inf
-            ):
-                rows.append(_full_row(call, line.exchange))
-            else:
-                rows.append((call.id, identity, call.arguments))
+            rows.append(_full_row(call, line.exchange))
         line.unanswered += len(rows)
         forgotten = self._functions.drain_forgotten()
         if forgotten:

@@ -27,7 +27,7 @@ from offloop.core.policies import OwnRun, RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.base import Engine, Job, PoolStats, Progress
-from offloop.engines.call import ENDED, Call
+from offloop.engines.call import ENDED, Call, CallTerms
 from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolClosed, PoolFull
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from offloop.options import JobOptions, PoolOptions
     from offloop.telemetry.events import Listeners
     from offloop.wire.carried import Carried
+    from offloop.wire.functions import Function
 
 
 # New jobs that make a message full: they leave at once. Otherwise a burst would leave
@@ -84,6 +85,7 @@ class ScheduledEngine(Engine):
             max_credit=max_credit,
         )
         self._counts_bytes = options.max_pending_bytes is not None
+        self._next_id = self._scheduler.next_id
         self._functions = FunctionTable()
         #: calls that are accepted before the next look at how much room there is
         self._unasked = 0
@@ -196,12 +198,42 @@ class ScheduledEngine(Engine):
         """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
             raise self._failure
-        scheduler = self._scheduler
         now = time.monotonic()
         self._unasked -= 1
         if self._unasked < 0:
             self._ask_room(now)
         named, args = self._functions.prepare(function, args)
+        terms = named.terms
+        if terms is None or terms.options is not options or terms.many is not many:
+            terms = self._terms(named, options, many)
+        deadline = now + terms.timeout
+        call = Call(self._next_id(), terms, future, deadline)
+        call.carried = carried = capture() if carried is None else carried
+        call.buffers = call.stored = ()
+        call.started_at = 0.0
+        if type(future) is Job:
+            future._call = call
+        if kwargs or many or not named.id or not codec.are_plain(args):
+            call.plain = False
+            if self._encode(call, args, kwargs):
+                return call.id
+        else:
+            call.arguments = args
+            call.plain = not carried and deadline == inf
+        self._enter(call, now)
+        return call.id
+
+    def _terms(
+        self, named: Function, options: JobOptions, many: bool | int
+    ) -> CallTerms:
+        """Return what calls of a function with these options have in common.
+
+        Those of its latest call are kept, as the next one is likely to have the same;
+        a key or a limit lives only as long as its jobs.
+
+        Raises:
+            NotOffloadable: the function cannot be called so.
+        """
         if named.kind == "generator" and type(many) is bool:
             raise NotOffloadable(
                 f"{named.name} is a generator function: its results come one by one, "
@@ -209,41 +241,28 @@ class ScheduledEngine(Engine):
             )
         if named.extra is None:
             named.extra = RunTime()
-        cost = named.extra
+        cost: RunTime = named.extra
         if many is True:
             cost = cost.chunks = cost.chunks or RunTime(cost)
         elif many:
             check_streams(named)
             cost = cost.streams = cost.streams or OwnRun(cost)
-        call = Call(
-            scheduler.next_id(),
+        most = options.max_concurrency
+        terms = CallTerms(
             cost,
-            future,
-            options.priority,
-            inf if options.timeout is None else now + options.timeout,
-            inf if options.run_timeout is None else options.run_timeout,
-            options.retries,
-            options.on_cancel,
+            priority=options.priority,
+            run_timeout=inf if options.run_timeout is None else options.run_timeout,
+            retries=options.retries,
+            on_cancel=options.on_cancel,
+            key=options.key,
+            limit=None if most is None else self._limit(named.name, most),
         )
-        call.function = named
-        call.buffers = call.stored = ()
-        call.many = many
-        call.carried = capture() if carried is None else carried
-        call.options = options
-        call.started_at = 0.0
-        call.last_worker = None
-        if options.key is not None:
-            call.key = options.key
-        if options.max_concurrency is not None:
-            call.limit = self._limit(named.name, options.max_concurrency)
-        if type(future) is Job:
-            future._call = call
-        if not kwargs and named.id and not many and codec.are_plain(args):
-            call.arguments = args
-            self._enter(call, now)
-        elif not self._encode(call, args, kwargs):
-            self._enter(call, now)
-        return call.id
+        terms.function = named
+        terms.many = many
+        terms.options = options
+        terms.timeout = inf if options.timeout is None else options.timeout
+        named.terms = None if terms.odd else terms
+        return terms
 
     def _ask_room(self, now: float) -> None:
         """Find out how many calls there is room for: so many need not ask again.
@@ -452,7 +471,7 @@ class ScheduledEngine(Engine):
         for call, detail in results:
             payload = detail[0]
             call.started_at = detail[1]
-            if call.buffers or call.stored:
+            if not call.plain:
                 call.buffers = call.stored = ()
             future = call.handle
             if future.done():
@@ -509,7 +528,7 @@ class ScheduledEngine(Engine):
     def _tell(self, kind: type[events.Event], call: Call, **more: Any) -> None:
         """Tell of something that happened to a job."""
         what = {"job": call.id, "function": call.function.name}
-        what |= {"worker": call.last_worker, "attempts": call.attempts}
+        what |= {"worker": call.worker, "attempts": call.attempts}
         self._listeners.tell(kind, **what, **more)
 
     def _tell_retried(self, call: Call, reason: str) -> None:

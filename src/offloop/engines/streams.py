@@ -116,7 +116,7 @@ class Parts(Inflow):
         job = self.job
         if job is not None and not job.done():
             call = job._call
-            if call.on_cancel == "finish":  # it must not wait for anybody
+            if call.terms.on_cancel == "finish":  # it must not wait for anybody
                 self._engine.let_on(call, *flow.endless())
             job.cancel()
 

@@ -58,7 +58,7 @@ _COROUTINE = 0x80 | 0x100  # CO_COROUTINE, CO_ITERABLE_COROUTINE
 class Function:
     """What the coordinator knows of one function."""
 
-    __slots__ = ("definition", "extra", "id", "kind", "module", "name")
+    __slots__ = ("definition", "extra", "id", "kind", "module", "name", "terms")
 
     def __init__(
         self, id: int, definition: bytes, name: str, kind: str, module: str | None
@@ -73,8 +73,10 @@ class Function:
         self.kind = kind
         #: what a worker imports to have it; None if it goes by value
         self.module = module
-        #: belongs to the conductor, opaque here
+        #: both belong to the conductor, opaque here; what is known of the function
+        #: holds for its next definition too, and what its latest call had does not
         self.extra: Any = None
+        self.terms: Any = None
 
 
 class _Entry(weakref.ref[object]):
