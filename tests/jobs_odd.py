@@ -7,6 +7,7 @@ from, unpickling where it arrives.
 from __future__ import annotations
 
 import ctypes
+import os
 import pickle
 import sys
 
@@ -170,3 +171,14 @@ class ErrorThatCannotBePickled(Exception):
 
 def raise_error_that_cannot_be_pickled():
     raise ErrorThatCannotBePickled
+
+
+class Loaded:
+    """Becomes the number of the process in which it is unpickled."""
+
+    def __reduce__(self):
+        return os.getpid, ()
+
+
+def with_loaded(value):
+    return value, Loaded()

@@ -85,6 +85,17 @@ def test_a_call_that_cannot_be_read_is_that_jobs_error(parent):
     assert fine.value == 2
 
 
+def test_arguments_in_the_memory_of_a_client_that_has_gone_are_that_jobs_error(parent):
+    (job, function, payload, _, *more), definition = parent.call(jobs.add, 1, attempt=2)
+    place = (1, 0, 20_000, messages.READONLY, (3, "/proc/self/fd/9999", 1))
+    parent.send(((job, function, payload, [place], *more), definition))
+    parent.submit(jobs.add, 1, 1)
+    parent.finish()
+    bad, fine = parent.answers()
+    assert isinstance(bad.value, FileNotFoundError)
+    assert fine.value == 2
+
+
 def test_many_calls_in_one_job(parent):
     parent.submit(jobs.add, [(1, 2), (3, 4), (5,)], True, False, many=True)
     parent.finish()

@@ -50,6 +50,27 @@ def ends():
     both.close()
 
 
+def test_memory_of_a_client_is_seen_if_it_still_is_the_same_file(ends):
+    inode = os.fstat(ends.results).st_ino
+    block = Arena(os.dup(ends.results), LIMIT)
+    written = block.allocate(5000)
+    block.write(written, b"y" * 5000)
+    path = f"/proc/self/fd/{ends.results}"
+    place = (7, written.offset, 5000, READONLY)
+    with pytest.raises(FileNotFoundError, match="client 2 of the shared pool has gone"):
+        ends.space.views([(*place, (2, path, inode + 1))])
+    with pytest.raises(FileNotFoundError):
+        ends.space.views([(*place, (2, "/proc/self/fd/9999", inode))])
+    ends.space.learn_puts([(1, [(*place, (2, path, inode + 1))])])
+    for _ in range(2):
+        (view,) = ends.space.views([(*place, (2, path, inode))])
+        assert bytes(view) == b"y" * 5000
+        del view
+    assert ends.space.released() == [7, 7]
+    ends.space.forget_clients([2, 3])
+    block.close()
+
+
 def test_arguments_are_seen_where_they_lie_until_their_views_have_gone(ends):
     assert ends.space.released() == []
     (view,) = ends.space.views([ends.send(b"x" * 5000, token=7)])

@@ -25,7 +25,6 @@ CASES = (
             Metric("rate", "jobs a second", "/s"),
         ),
         seconds=None,
-        quick=False,
         heavy=False,
         timeout=40.0,
     ),

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -60,19 +59,12 @@ def alone(order: Order, timeout: float) -> dict:
         command = order.command()
     except node.Missing as error:
         return {"cannot": str(error)}
-    # dask, ray and others leave files behind
-    with tempfile.TemporaryDirectory(prefix="b", ignore_cleanup_errors=True) as folder:
-        return run(command, {**environment(), "TMPDIR": folder}, timeout)
-
-
-def run(command: list[str], env: dict[str, str], timeout: float) -> dict:
-    """Run a command that reports, and end all processes that it leaves."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env=environment(),
         start_new_session=True,
     )
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 # Name of each command, and the module that holds it under that name.
-_COMMANDS = {"demo": "offloop.demo.command"}
+_COMMANDS = {"demo": "offloop.demo.command", "serve": "offloop.cluster.command"}
 
 
 def main() -> None:

@@ -21,6 +21,22 @@ behind it, if any, are large buffers in the order in which the envelope names th
     SIGNAL   worker, signal                   LEARNED    module, trouble, still alone
     QUIT                                      FAILED     module, traceback
 
+    client → coordinator                     coordinator → client
+    HELLO    version, pid, name (+ file)      WELCOME   jobs, pid
+    CALLS    calls, functions, puts           REFUSED   why
+    CANCEL   job numbers                      RESULTS   results, frames
+    USED     worker, tokens                   ENDINGS   endings
+    FORGET   functions, puts                  RETURNED  job numbers
+    ASK      number of the question           ROOM      jobs that may come now
+    WANT     (more jobs wait)                 PROGRESS  job, report
+    MORE     job, parts, bytes                PARTS     job, payloads, bytes, places,
+    HURRY    job: what is held back                     worker, frames
+                                              FREED     tokens
+                                              SIZE      workers
+                                              MEMORY    worker, size (+ file)
+                                              GONE      workers
+                                              DUMPED    number, dumps
+
 A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(...,
 places, attempt, deadline, many, context)``. A *result* is ``(job, (payload, started),
 run time)``, and an *answer* that is more than such a result ``(..., status, places)``.
@@ -30,10 +46,17 @@ it is a generator function, which may be so many parts ahead of its consumer; th
 context is what `wire.carried` makes of the caller's, if anything. A payload is what
 `wire.codec` makes. Calls and answers travel in lists, because many small jobs then
 share one message. The *news* are definitions of functions and the numbers of those that
-may be forgotten, the same for objects that were put, and tokens.
+may be forgotten, the same for objects that were put, tokens, and clients that have
+gone.
+
+A client's call goes on with ``(..., deadline, run_timeout, priority, retries,
+on_cancel, key, max_concurrency, many, attempts, context, places, puts)``, and its
+result with ``(..., worker, sent, places)``. An *ending* is ``(job, ending, detail,
+worker, sent, run time, retries left)``.
 
 Large buffers are named by their *places*, ``(token, offset, size, mode)`` in the memory
-of the sender, or, in an answer, None for a frame behind the envelope; a payload that is
+of the sender, or with a fifth item ``(client, path, inode)`` in that of another
+process; in an answer, None stands for a frame behind the envelope; a payload that is
 None is the last of them. A token comes back when the receiver uses its buffer no more.
 
 There is no acknowledgement and no heartbeat: an answer gives its credit back, a
@@ -67,6 +90,26 @@ ANSWERS = 15
 SPENT = 16
 PROGRESS = 17
 PARTS = 18
+
+# client → coordinator, and back (beside RESULTS, RETURNED and PROGRESS)
+HELLO = 41
+CALLS = 42
+CANCEL = 43
+USED = 44
+FORGET = 45
+ASK = 46
+WANT = 47
+HURRY = 48
+
+WELCOME = 50
+ENDINGS = 51
+ROOM = 52
+FREED = 53
+SIZE = 54
+GONE = 55
+DUMPED = 56
+REFUSED = 57
+MEMORY = 58
 
 # how a large buffer is seen; PRIVATE: changes stay with the one who makes them
 WRITABLE = 0

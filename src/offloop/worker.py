@@ -47,7 +47,7 @@ from offloop.workspace import Workspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
     from typing import Any
 
@@ -119,7 +119,7 @@ class Worker:
         #: calls that have arrived and not begun
         self._inbox: deque[tuple[Any, ...]] = deque()
         #: large arguments of those calls, by job
-        self._arrived: dict[int, list[memoryview]] = {}
+        self._arrived: dict[int, list[memoryview] | OSError] = {}
         #: answers that were not sent yet, and their buffers in the same order
         self._answers: list[tuple[Any, ...]] = []
         self._buffers: list[Any] = []
@@ -224,7 +224,7 @@ class Worker:
             calls = message[1]
             for call in calls:
                 if len(call) > 3 and call[3]:
-                    self._arrived[call[0]] = self._workspace.views(call[3])
+                    self._arrived[call[0]] = self._see(call[3])
             self._inbox.extend(calls)
         elif kind == messages.RECALL:
             self._give_back(set(message[1]))
@@ -234,6 +234,13 @@ class Worker:
         elif kind == messages.STOP:
             self._stopping = True
 
+    def _see(self, places: list[Any]) -> list[memoryview] | OSError:
+        """Return large arguments, or why they cannot be seen: their owner has gone."""
+        try:
+            return self._workspace.views(places)
+        except OSError as error:
+            return error
+
     def _take_news(
         self,
         definitions: list[tuple[int, bytes]],
@@ -241,6 +248,7 @@ class Worker:
         puts: list[tuple[int, list[Any]]],
         forgotten_puts: list[int],
         freed: list[int],
+        clients: Sequence[int] = (),
     ) -> None:
         for identity, definition in definitions:
             self._functions.learn(identity, definition)
@@ -250,6 +258,7 @@ class Worker:
         self._workspace.learn_puts(puts)
         self._workspace.forget_puts(forgotten_puts)
         self._workspace.give_back(freed)
+        self._workspace.forget_clients(clients)
 
     def _listen(self) -> None:
         """Take what has arrived without beginning anything."""
@@ -346,6 +355,8 @@ class Worker:
             encoded = call[2]
             if len(call) > 3:
                 large = self._arrived.pop(job, ())
+                if isinstance(large, OSError):
+                    raise large
                 if encoded is None:
                     encoded = large.pop()
             args, kwargs = codec.decode_call(encoded, large)

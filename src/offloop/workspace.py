@@ -13,6 +13,7 @@ Nothing here is made before the first large buffer: most workers never see one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
     from offloop.wire.arena import Block
     from offloop.wire.codec import Buffer, Payload
 
-    #: where a buffer lies: token, offset and size in bytes, and how it is seen; None:
-    #: in the next frame of the message
-    Place = tuple[int, int, int, int] | None
+    #: where a buffer lies: token, offset and size in bytes, and how it is seen; with
+    #: a fifth item, in the memory of a client of the parent; None: in the next frame of
+    #: the message
+    Place = (
+        tuple[int, int, int, int]
+        | tuple[int, int, int, int, tuple[int, str, int]]
+        | None
+    )
 
 # Payloads from this size on travel as buffers: the envelope is copied on the loop.
 LARGE_PAYLOAD = 16 * 1024
@@ -49,6 +55,8 @@ class Workspace:
         self._requests = requests
         self._results = results
         self._window: Window | None = None
+        #: what is seen of the memory of the parent's clients, by client
+        self._clients: dict[int, Window] = {}
         self._arena: Arena | None = None
         #: blocks that the parent has not given back, by token
         self._lent: dict[int, Block] = {}
@@ -64,6 +72,7 @@ class Workspace:
         os.close(self._requests)
         if self._window is not None:
             self._window.close()
+        self.forget_clients(list(self._clients))
         if self._arena is not None:
             self._arena.close()
         elif self._results >= 0:
@@ -72,21 +81,63 @@ class Workspace:
 
     # Arguments
 
-    def views(self, places: Iterable[tuple[int, int, int, int]]) -> list[memoryview]:
-        """Return the buffers that lie at these places, in their order."""
-        return [self._see(place) for place in places]
+    def views(self, places: Iterable[tuple[Any, ...]]) -> list[memoryview]:
+        """Return the buffers that lie at these places, in their order.
 
-    def _see(self, place: tuple[int, int, int, int]) -> memoryview:
-        token, offset, size, mode = place
-        if self._window is None:
-            self._window = Window(self._requests, file_length(self._requests))
-        return self._window.lease(
+        Raises:
+            OSError: a client has gone, and its memory with it.
+        """
+        return [self._see(*place) for place in places]
+
+    def _see(
+        self,
+        token: int,
+        offset: int,
+        size: int,
+        mode: int,
+        client: tuple[int, str, int] | None = None,
+    ) -> memoryview:
+        if client is not None:
+            window = self._clients.get(client[0]) or self._open_client(*client)
+        elif self._window is None:
+            window = Window(self._requests, file_length(self._requests))
+            self._window = window
+        else:
+            window = self._window
+        return window.lease(
             token, offset, size, readonly=mode == READONLY, private=mode == PRIVATE
         )
 
+    def _open_client(self, number: int, path: str, inode: int) -> Window:
+        """Map the memory of a client, which the parent holds open.
+
+        The number of the parent's descriptor may belong to another file by now.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_ino != inode:
+                raise FileNotFoundError(f"client {number} of the shared pool has gone")
+            window = Window(descriptor, file_length(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._clients[number] = window
+        return window
+
+    def forget_clients(self, numbers: Iterable[int]) -> None:
+        """Let go of the memory of clients that have gone."""
+        for number in numbers:
+            window = self._clients.pop(number, None)
+            if window is not None:
+                window.close()
+                os.close(window.descriptor)
+
     def released(self) -> list[int]:
         """Return the tokens of arguments whose views have gone since the last call."""
-        return [] if self._window is None else self._window.drain_released()
+        tokens = [] if self._window is None else self._window.drain_released()
+        for window in self._clients.values():
+            tokens += window.drain_released()
+        return tokens
 
     # Results
 
@@ -165,12 +216,12 @@ class Workspace:
 
     # What was put
 
-    def learn_puts(
-        self, arrived: Iterable[tuple[int, list[tuple[int, int, int, int]]]]
-    ) -> None:
+    def learn_puts(self, arrived: Iterable[tuple[int, list[tuple[Any, ...]]]]) -> None:
         """Note where objects are that jobs will name by number."""
         for number, places in arrived:
-            self._puts[number] = self.views(places)
+            # Nobody asks for what was put by a client that has gone.
+            with contextlib.suppress(FileNotFoundError):
+                self._puts[number] = self.views(places)
 
     def forget_puts(self, numbers: Iterable[int]) -> None:
         """Drop objects that no job will name again."""

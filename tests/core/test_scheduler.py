@@ -358,6 +358,15 @@ def test_a_job_that_waits_in_an_inbox_is_recalled():
     ]
 
 
+def test_a_late_cancellation_does_not_hold_up_jobs_that_were_just_made():
+    machine = Machine(workers=1)
+    machine.scheduler.job_held(machine.make(), machine.now)
+    sent = machine.scheduler.job_cancelled(99, machine.now)
+    sent += machine.scheduler.held_released(machine.now)
+    assert len(sent) == 1
+    machine.scheduler.check()
+
+
 def test_the_result_of_a_cancelled_job_is_dropped():
     machine = Machine(1)
     job = machine.submit()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
-import pickle
 import socket
 
 import pytest
@@ -57,7 +57,7 @@ def read_number(descriptor):
 
 
 def frame(message):
-    body = pickle.dumps(message)
+    body = marshal.dumps(message)
     return len(body).to_bytes(4, "little") + body
 
 
@@ -80,7 +80,7 @@ def test_the_descriptor_is_that_of_the_line(raw):
     ours, theirs = raw
     theirs.send(frame(("a",)))
     with socket.socket(fileno=os.dup(ours.fileno())) as same:
-        assert pickle.loads(same.recv(1000)[4:]) == ("a",)
+        assert marshal.loads(same.recv(1000)[4:]) == ("a",)
 
 
 @given(
@@ -141,6 +141,26 @@ def test_what_the_kernel_has_no_room_for_waits_for_a_flush(ends):
     ]
     assert read_number(theirs.take_descriptor()) == 1
     assert read_number(theirs.take_descriptor()) == 2
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_descriptor_that_waits_is_the_lines_own(ends, heard):
+    ours, theirs = ends
+    count = 0
+    while ours.flush():
+        ours.send(("small",))
+        count += 1
+    reader, writer = os.pipe()
+    ours.send(("with",), writer)
+    os.close(writer)
+    got = 0
+    while heard and not (ours.flush() and got == count + 1):
+        got += len(theirs.receive())
+    assert theirs.has_descriptor is heard
+    ours.close()
+    theirs.close()
+    assert os.read(reader, 1) == b""  # no writer is left
+    os.close(reader)
 
 
 def test_a_descriptor_is_a_copy_that_no_program_inherits(ends):

@@ -350,7 +350,7 @@ class Scheduler:
         job = self._jobs.get(job_id)
         if job is not None:
             self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
-            self._dispatch.send(now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def jobs_returned(

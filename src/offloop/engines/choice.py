@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ENGINES = {
     "local": ("offloop.engines.local", "LocalEngine"),
     "inline": ("offloop.engines.inline", "InlineEngine"),
+    "shared": ("offloop.engines.shared", "SharedEngine"),
 }
 
 
@@ -29,12 +30,13 @@ def load_engine(name: str) -> Callable[[PoolOptions, Listeners], Engine]:
     Raises:
         UsageError: when this version does not have the engine.
     """
-    if name not in _ENGINES:
+    kind = name.partition("://")[0]
+    if kind not in _ENGINES:
         raise UsageError(
             f"engine {name!r} is not part of this version; there are: "
             f"{', '.join(_ENGINES)}"
         )
-    module, attribute = _ENGINES[name]
+    module, attribute = _ENGINES[kind]
     make: Callable[[PoolOptions, Listeners], Engine]
     make = getattr(import_module(module), attribute)
     return make

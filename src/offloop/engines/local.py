@@ -134,7 +134,7 @@ class LocalEngine(ScheduledEngine):
         #: lines whose jobs are to be asked back
         self._recalling: set[_Line] = set()
         self._sizing = Sizing(options, self._scheduler, self._supervisor, listeners)
-        self._late = LateJobs(super()._settle)
+        self._late = LateJobs(self._settle_now)
         self._workers_lost = 0
         #: why nobody is started for now; those workers that live go on
         self._gave_up: StartError | None = None
@@ -241,9 +241,12 @@ class LocalEngine(ScheduledEngine):
     # What the supervisor tells
 
     def worker_made(self, worker: WorkerHandle) -> None:
-        exchange = Exchange(worker.results, self._memory.results_size)
+        exchange = self._make_exchange(worker)
         line = self._lines[worker.number] = _Line(worker, exchange)
         self.loop.add_reader(worker.channel.fd, self._read, line)
+
+    def _make_exchange(self, worker: WorkerHandle) -> Exchange:
+        return Exchange(worker.results, self._memory.results_size)
 
     def worker_employ(self, worker: WorkerHandle) -> None:
         now = time.monotonic()
@@ -499,10 +502,12 @@ class LocalEngine(ScheduledEngine):
         """Send jobs, and what else there is to tell; nothing if there is nothing."""
         exchange = line.exchange
         freed = exchange.given_back()
-        if definitions or line.forgotten or puts or freed or exchange.forgotten:
+        known = exchange.forgotten or exchange.clients_gone
+        if definitions or line.forgotten or puts or freed or known:
             news = (definitions, line.forgotten, puts, exchange.forgotten, freed)
-            self._send_message(line, (messages.JOBS, rows, *news))
-            line.forgotten, exchange.forgotten = [], []
+            gone = exchange.clients_gone
+            self._send_message(line, (messages.JOBS, rows, *news, gone))
+            line.forgotten, exchange.forgotten, exchange.clients_gone = [], [], []
         elif rows:
             self._send_message(line, (messages.JOBS, rows))
 
@@ -580,10 +585,13 @@ class LocalEngine(ScheduledEngine):
         if not self._transfers.decode(call, payload, buffers):
             super()._deliver(call, payload, buffers)
 
+    def _settle_now(self, call: Call, ending: Ending, detail: Any) -> None:
+        super()._settle(call, ending, detail)
+
     def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
         line = self._lines.get(call.worker or 0) if ending in _LATE else None
         if line is None or line.worker.page.running() != call.id or self._closing:
-            super()._settle(call, ending, detail)
+            self._settle_now(call, ending, detail)
         else:
             self._late.ask(call, ending, line.worker)
 

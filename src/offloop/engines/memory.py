@@ -148,6 +148,8 @@ class Exchange:
         self.puts: set[int] = set()
         #: those of them that it may forget
         self.forgotten: list[int] = []
+        #: clients whose memory it may let go
+        self.clients_gone: list[int] = []
         #: results of the worker that are looked at here
         self.seen = 0
 
@@ -200,7 +202,7 @@ class Exchange:
                 continue
             if self._window is None:
                 self._window = Window(self._results, self._size)
-            token, offset, size, _ = place
+            token, offset, size, *_ = place
             views.append(self._window.lease(token, offset, size))
             self.seen += 1
         return views

@@ -70,15 +70,21 @@ class ScheduledEngine(Engine):
         options: of the pool.
         listeners: are told what happens.
         max_credit: jobs that one worker may hold.
+        scheduler: decides about the jobs; None: one for workers of this engine.
     """
 
     def __init__(
-        self, options: PoolOptions, listeners: Listeners, *, max_credit: int
+        self,
+        options: PoolOptions,
+        listeners: Listeners,
+        *,
+        max_credit: int,
+        scheduler: Scheduler | None = None,
     ) -> None:
         super().__init__()
         self._options = options
         self._listeners = listeners
-        self._scheduler = Scheduler(
+        self._scheduler = scheduler or Scheduler(
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
             grace=options.grace,

@@ -72,6 +72,7 @@ class Transfers:
         memory: of the pool.
         enter: called with each call whose encoding took a while, when it is done.
         ended: called when a transfer has ended, with the number of jobs it has ended.
+        first_put: number of the first object that is put.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Transfers:
         memory: Memory,
         enter: Callable[[Call], None],
         ended: Callable[[int], None],
+        first_put: int = 1,
     ) -> None:
         self._memory = memory
         self._enter = enter
@@ -92,7 +94,7 @@ class Transfers:
         self._decoding: set[asyncio.Task[Any]] = set()
         self._letting_go: set[asyncio.Task[Any]] = set()
         self._memory_waiters: set[asyncio.Future[None]] = set()
-        self._next_put = count(1).__next__
+        self._next_put = count(first_put).__next__
         #: number of objects that were put and are alive
         self.keeps = 0
         self._dropped: deque[int] = deque()

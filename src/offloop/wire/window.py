@@ -67,10 +67,11 @@ class Window:
             (``ulimit -v``).
     """
 
-    __slots__ = ("_descriptor", "_mapping", "_numbers", "_parts", "_released")
+    __slots__ = ("_mapping", "_numbers", "_parts", "_released", "descriptor")
 
     def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor = descriptor
+        #: of the file
+        self.descriptor = descriptor
         #: None once the window is closed
         self._mapping: mmap.mmap | None = mmap.mmap(descriptor, size)
         self._numbers = itertools.count()
@@ -162,7 +163,7 @@ class Window:
         start = offset - ahead
         length = min(class_size(ahead + size), end - start)
         flags = mmap.MAP_PRIVATE
-        return mmap.mmap(self._descriptor, length, flags=flags, offset=start), ahead
+        return mmap.mmap(self.descriptor, length, flags=flags, offset=start), ahead
 
 
 class _Lease:

@@ -1,0 +1,1 @@
+"""Processes that serve together: a coordinator whose pool they share."""
