@@ -81,11 +81,11 @@ async def test_it_passes_signals_on(folder, system):
     async with forkserver(str(folder), **system) as server:
         await server.hired(1)
         await server.hired(2)
-        server.handle.order((messages.SIGNAL, 2, signal.SIGTERM))
+        server.handle.order((messages.SIGNAL, 2, int(signal.SIGTERM)))
         number, _, code, _, _ = await server.heard(messages.EXITED)
         assert (number, code) == (2, -signal.SIGTERM)
-        server.handle.order((messages.SIGNAL, 2, signal.SIGKILL))  # gone: no error
-        server.handle.order((messages.SIGNAL, 1, signal.SIGKILL))
+        server.handle.order((messages.SIGNAL, 2, int(signal.SIGKILL)))  # gone: no error
+        server.handle.order((messages.SIGNAL, 1, int(signal.SIGKILL)))
         assert (await server.heard(messages.EXITED))[0] == 1
 
 

@@ -119,6 +119,31 @@ async def test_nobody_but_worker_and_client_unpickles():
 
 
 @pytest.mark.slow
+async def test_an_unchanged_program_goes_there_by_its_environment():
+    async with coordinator() as owner:
+        code = (
+            "import asyncio, os\n"
+            "from offloop import Executor, offload\n"
+            "where = offload(os.getppid)\n"
+            "async def main():\n"
+            "    print(await where())\n"
+            "asyncio.run(main())\n"
+            "with Executor(max_workers=1) as executor:\n"
+            "    print(executor.submit(os.getppid).result())\n"
+        )
+        client = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            code,
+            stdout=subprocess.PIPE,
+            env=coordinators.environment(OFFLOOP_ENGINE="shared"),
+        )
+        said, _ = await client.communicate()
+        assert len(set(said.split())) == 1  # the same forkserver is their parent
+        assert owner.stats().completed == 2
+
+
+@pytest.mark.slow
 async def test_large_payloads_lie_where_they_were_written():
     numpy = pytest.importorskip("numpy")
     async with shared(options={"arena_limit": "64MiB"}) as (owner, pool):
