@@ -59,6 +59,9 @@ coverage: .venv/.test  ## Run the tests and show which lines they missed
 	    --include='src/offloop/core/*,src/offloop/wire/*,src/offloop/worker.py'
 
 # In an environment of its own: some peers want other versions of what offloop uses.
+instructions: .venv/.test  ## Count what a job costs, and fail if it has grown by 10 %
+	$(BIN)/python benchmarks/instructions.py --check
+
 bench: .venv-bench/.bench  ## Measure, and compare with all others, in ten minutes
 	.venv-bench/bin/python -m benchmarks $(ARGS)
 
