@@ -5,8 +5,7 @@
 A Unix stream socket that no other process holds. That makes its end a certain sign:
 when one side dies, however it dies, the other one reads end of file. A pool's own jobs
 never travel here; those of a client do: between two event loops a plain socket is
-quicker than ZeroMQ, whose threads must be woken too (216 instead of 360 µs for a round
-trip through a coordinator), and it carries descriptors.
+quicker than ZeroMQ, whose threads must be woken too, and it carries descriptors.
 
 A message is four bytes of length, then plain values as `marshal` writes them.
 Descriptors arrive no later than the message that they belong to.
