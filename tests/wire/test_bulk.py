@@ -183,6 +183,14 @@ def test_others_run_while_one_long_object_is_pickled_and_read():
     assert copy == long
 
 
+@pytest.mark.parametrize("step", [1000, 65_000, 300_000])
+def test_a_pickle_may_lie_in_pieces_cut_anywhere(step):
+    sent = [MANY, b"long" * SLICE, "long" * SLICE]
+    payload = pickle.dumps(sent, 5)
+    pieces = [payload[at : at + step] for at in range(0, len(payload), step)]
+    assert bulk.load_pieces([b"", *pieces, b""], ()) == sent
+
+
 def test_a_pickle_with_lines_is_refused():
     with pytest.raises(pickle.UnpicklingError, match="lines"):
         load_slowly(pickle.dumps("old", 0))

@@ -18,7 +18,7 @@ What cannot be helped, because it is one step that nobody can interrupt:
   list of floats never stops anybody for more than half a millisecond.
 - A dict grows by copying itself when it is loaded: 16 ms at a million items.
 - One object that is large in itself and no buffer: an int of millions of digits; a
-  `str` of megabytes inside a container (by itself, it goes as `text_buffer`).
+  `str` of megabytes that nobody found in time (see `beside`).
 - What a ``__reduce__`` or ``__setstate__`` of the user computes, and a garbage
   collection while objects are made.
 """
@@ -26,7 +26,7 @@ What cannot be helped, because it is one step that nobody can interrupt:
 from __future__ import annotations
 
 import copyreg
-import io
+import math
 import pickle
 import time
 
@@ -36,10 +36,20 @@ from offloop.wire.pointers import copy, new_ascii, text_bytes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
     Keep: TypeAlias = Callable[[pickle.PickleBuffer], object]
+
+    class Beside(Protocol):
+        """What takes long parts out of a pickle: see the module of this name."""
+
+        asks: bool
+
+        def take(self, data: Buffer, at: int) -> bool: ...
+
+        def pickler(self, file: Any, buffer_callback: Keep | None) -> Any: ...
+
 
 #: how to reduce what pickle does not know, by type; for whoever stands on this module
 REDUCERS: dict[type, Callable[[Any], Any]] = {}
@@ -51,7 +61,12 @@ _PAUSE = 1e-6
 _SHORT = 1024
 
 
-def probe(obj: object, limit: int, buffer_callback: Keep | None = None) -> bytes | None:
+def probe(
+    obj: object,
+    limit: int,
+    buffer_callback: Keep | None = None,
+    beside: Beside | None = None,
+) -> bytes | None:
     """Pickle an object at once, unless it turns out to be large.
 
     Args:
@@ -60,17 +75,17 @@ def probe(obj: object, limit: int, buffer_callback: Keep | None = None) -> bytes
             when those are full, which takes half a millisecond.
         buffer_callback: as in `pickle.dumps`; if the answer is None, it has been called
             for some buffers in vain.
+        beside: takes what is long; that does not count.
 
     Returns:
         The payload, or None: then `dump_slowly` is for it, in a thread.
     """
-    file = _Beginning(limit)
+    file = _Beginning(limit, beside)
     try:
-        _dump_to(file, obj, buffer_callback, hasty=True)
+        _dump_to(file, obj, buffer_callback, hasty=True, beside=beside)
     except (_Enough, ndarrays.TooLong):
         return None
-    parts = file.parts
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return file.content()
 
 
 def dump_slowly(
@@ -78,6 +93,7 @@ def dump_slowly(
     buffer_callback: Keep | None = None,
     *,
     pickler: Callable[..., Any] | None = None,
+    beside: Beside | None = None,
 ) -> bytearray:
     """Pickle an object with pauses, in a thread.
 
@@ -86,29 +102,50 @@ def dump_slowly(
         buffer_callback: as in `pickle.dumps`.
         pickler: called with a file, a protocol and `buffer_callback`; None: the C
             pickler, which gets along with all of numpy's arrays.
+        beside: takes what is long.
 
     Returns:
         What `pickle.loads` and `load_slowly` read.
     """
-    file = _Sink()
+    file = _Sink(beside)
     if pickler is not None:
         pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
     else:
-        _dump_to(file, obj, buffer_callback)
+        _dump_to(file, obj, buffer_callback, beside=beside)
     return file.content
 
 
-def dump(obj: object, buffer_callback: Keep | None = None) -> bytes:
-    """Pickle an object at one go, where no event loop waits, numpy's arrays as well."""
-    file = io.BytesIO()
-    _dump_to(file, obj, buffer_callback)
-    return file.getvalue()
+def dump(
+    obj: object,
+    buffer_callback: Keep | None = None,
+    beside: Beside | None = None,
+    *,
+    pickler: Callable[..., Any] | None = None,
+) -> bytes:
+    """Pickle an object at one go, where no event loop waits, numpy's arrays as well.
+
+    Arguments as of `dump_slowly`.
+    """
+    file = _Beginning(math.inf, beside)
+    if pickler is not None:
+        pickler(file, 5, buffer_callback=buffer_callback).dump(obj)
+    else:
+        _dump_to(file, obj, buffer_callback, beside=beside)
+    return file.content()
 
 
 def _dump_to(
-    file: Any, obj: object, buffer_callback: Keep | None, *, hasty: bool = False
+    file: Any,
+    obj: object,
+    buffer_callback: Keep | None,
+    *,
+    hasty: bool = False,
+    beside: Beside | None = None,
 ) -> None:
-    pickler = pickle.Pickler(file, 5, buffer_callback=buffer_callback)
+    if beside is not None and beside.asks:
+        pickler = beside.pickler(file, buffer_callback)
+    else:
+        pickler = pickle.Pickler(file, 5, buffer_callback=buffer_callback)
     arrays = ndarrays.reducers(hasty=hasty)
     pickler.dispatch_table = {**arrays, **REDUCERS, **copyreg.dispatch_table}
     pickler.dump(obj)
@@ -121,7 +158,26 @@ def load_slowly(payload: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
         payload: of any pickler; it comes from a peer that is trusted.
         buffers: those that its buffer_callback was given, in order.
     """
-    return pickle.Unpickler(_Source(payload), buffers=buffers).load()
+    return load_pieces((payload,), buffers)
+
+
+def load_pieces(
+    pieces: Iterable[Buffer],
+    buffers: Iterable[Buffer],
+    named: Callable[[int], object] | None = None,
+) -> Any:
+    """Read a pickle that lies in several pieces, with pauses.
+
+    Args:
+        pieces: of the pickle, in order.
+        buffers: as of `load_slowly`.
+        named: returns what the pickle only names by a number.
+    """
+    source: Any = _Source(pieces)
+    reader: Any = pickle.Unpickler(source, buffers=buffers)
+    if named is not None:
+        reader.persistent_load = named
+    return reader.load()
 
 
 def contains(payload: bytes | bytearray, marker: bytes) -> bool:
@@ -181,28 +237,41 @@ class _Enough(Exception):
 class _Beginning:
     """Takes what a pickler writes, up to a limit."""
 
-    __slots__ = ("_room", "parts")
+    __slots__ = ("_beside", "_limit", "_parts", "_size")
 
-    def __init__(self, limit: int) -> None:
-        self._room = limit
-        self.parts: list[bytes] = []
+    def __init__(self, limit: float, beside: Beside | None) -> None:
+        self._limit = limit
+        self._beside = beside
+        self._parts: list[bytes] = []
+        #: bytes of the parts
+        self._size = 0
 
     def write(self, data: bytes) -> None:
-        self._room -= len(data)
-        if self._room < 0:
+        beside = self._beside
+        if beside is not None and beside.take(data, self._size):
+            return
+        self._size += len(data)
+        if self._size > self._limit:
             raise _Enough
-        self.parts.append(data)
+        self._parts.append(data)
+
+    def content(self) -> bytes:
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Sink:
     """Takes what a pickler writes, with a pause for each piece."""
 
-    __slots__ = ("content",)
+    __slots__ = ("_beside", "content")
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Beside | None) -> None:
+        self._beside = beside
         self.content = bytearray()
 
     def write(self, data: bytes) -> None:
+        if self._beside is not None and self._beside.take(data, len(self.content)):
+            return
         # A long one is an object of the user's: it is not copied at one go.
         view = memoryview(data)
         for begin in range(0, len(view), SLICE):
@@ -213,24 +282,42 @@ class _Sink:
 class _Source:
     """Gives an unpickler what it reads, with a pause for each piece."""
 
-    __slots__ = ("_at", "_view")
+    __slots__ = ("_at", "_later", "_view")
 
-    def __init__(self, payload: Buffer) -> None:
-        self._view = memoryview(payload)
+    def __init__(self, pieces: Iterable[Buffer]) -> None:
+        self._later = iter(pieces)
+        #: the piece that is being read, and where
+        self._view = memoryview(next(self._later))
         self._at = 0
 
-    def read(self, size: int) -> bytes:
-        begin = self._at
-        self._at = begin + size
+    def _next(self, most: int) -> memoryview:
+        """Return what comes next, as far as it lies in a row; nothing at the end."""
+        while self._at == len(self._view):
+            later = next(self._later, None)
+            if later is None:
+                break
+            self._view, self._at = memoryview(later), 0
+        part = self._view[self._at : self._at + most]
+        self._at += len(part)
+        return part
+
+    def read(self, size: int) -> Buffer:
         if size > _SHORT:
             _pause()
-        return bytes(self._view[begin : self._at])
+        part = self._next(size)
+        if len(part) == size:
+            return part
+        joined = bytearray(part)
+        while len(joined) < size and (part := self._next(size - len(joined))):
+            joined += part
+        return joined
 
     def readinto(self, target: memoryview) -> int:
-        source = self._view[self._at : self._at + len(target)]
-        self._at += len(source)
-        _copy(target[: len(source)], source)
-        return len(source)
+        done = 0
+        while done < len(target) and (part := self._next(len(target) - done)):
+            _copy(target[done : done + len(part)], part)
+            done += len(part)
+        return done
 
     def readline(self) -> bytes:
         raise pickle.UnpicklingError("this pickle is of a protocol with lines, below 2")

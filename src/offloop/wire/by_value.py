@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MAIN", "dumps_by_value", "in_band", "script_module", "trial"]
+__all__ = ["MAIN", "dumps_by_value", "in_band", "pickler", "script_module", "trial"]
 
 #: found in a pickle that refers to ``__main__`` or multiprocessing's ``__mp_main__``.
 #: Such a reference resolves here and fails in a worker, whose ``__main__`` is another.
@@ -73,14 +73,25 @@ def dumps_by_value(
         shared: functions of a script share their globals where they are loaded. That is
             for what is sent to workers; what a worker returns keeps to itself.
     """
+    file = io.BytesIO()
+    pickler(file, 5, buffer_callback, shared=shared).dump(obj)
+    return file.getvalue()
+
+
+def pickler(
+    file: Any,
+    protocol: int,
+    buffer_callback: Callable[[pickle.PickleBuffer], object] | None,
+    *,
+    shared: bool,
+) -> Any:
+    """Return the pickler of `dumps_by_value`, for a file of the caller's."""
     global _pickler
     if _pickler is None:
         _pickler = _define_pickler()
-    file = io.BytesIO()
-    pickler = _pickler(file, 5, buffer_callback)
-    pickler.shared = shared
-    pickler.dump(obj)
-    return file.getvalue()
+    new = _pickler(file, protocol, buffer_callback)
+    new.shared = shared
+    return new
 
 
 def trial(obj: object) -> tuple[bytes, Any] | None:

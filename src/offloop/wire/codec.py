@@ -19,12 +19,15 @@ knows, `failures` how exceptions travel.
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from itertools import chain
 
 from offloop.errors import NotOffloadable, ResultNotEncodable
 from offloop.wire import bulk, pointers
-from offloop.wire.by_value import MAIN, dumps_by_value
+from offloop.wire.beside import Beside, has_long_text
+from offloop.wire.by_value import MAIN
 from offloop.wire.by_value import in_band as dumps_in_band
+from offloop.wire.by_value import pickler as by_value_pickler
 from offloop.wire.failures import decode_error, encode_error
 
 TYPE_CHECKING = False
@@ -248,49 +251,52 @@ def _dump(
 ) -> tuple[bytes | bytearray, list[Buffer]]:
     """Pickle with the C pickler if that is enough, by value if not."""
     held: list[Any] = []
-    payload: bytes | bytearray | None
+    payload: bytes | bytearray
+    beside: Beside | None = None
     try:
-        if not shared:
-            payload = bulk.dump(obj, held.append)
-        elif at_once:
+        if shared and at_once:
             payload = _dumps(obj, 5, buffer_callback=held.append)
-        elif slowly:
-            payload = bulk.dump_slowly(obj, held.append)
         else:
-            payload = bulk.probe(obj, _AT_ONCE, held.append)
-            if payload is None:
-                raise Bulky
+            beside = Beside(texts=has_long_text(obj))
+            payload = _dump_parts(obj, held.append, beside, slowly, at_once)
         by_value = bulk.contains(payload, MAIN) if slowly else MAIN in payload
         if not by_value:
             raws = [buffer.raw() for buffer in held]
-            if all(len(raw) >= OUT_OF_BAND for raw in raws):
-                return payload, raws
-            return _sift(obj, slowly=slowly, at_once=at_once)
+            if any(len(raw) < OUT_OF_BAND for raw in raws):
+                # Once more, with the small buffers in band. A callback in Python at the
+                # first try would cost every call a tenth of a microsecond, for the sake
+                # of the few that carry small arrays.
+                raws = []
+                beside = Beside(texts=beside is not None and beside.asks)
+                payload = _dump_parts(obj, _keeper(raws), beside, slowly, at_once)
+            if beside:
+                return beside.join(payload, raws, slowly=slowly)
+            return payload, raws
     except Bulky:
         raise
     except Exception:
         held.clear()
     buffers: list[Buffer] = []
-    return dumps_by_value(obj, _keeper(buffers), shared=shared), buffers
+    beside = Beside()
+    pickler = partial(by_value_pickler, shared=shared)
+    payload = bulk.dump(obj, _keeper(buffers), beside, pickler=pickler)
+    if beside:
+        return beside.join(payload, buffers, slowly=slowly)
+    return payload, buffers
 
 
-def _sift(
-    obj: object, *, slowly: bool, at_once: bool
-) -> tuple[bytes | bytearray, list[Buffer]]:
-    """Pickle once more, with the small buffers in band.
-
-    A callback in Python at the first try would cost every call a tenth of a
-    microsecond, for the sake of the few that carry small arrays.
-    """
-    buffers: list[Buffer] = []
+def _dump_parts(
+    obj: object, keep: Callable[[Any], Any], beside: Beside, slowly: bool, at_once: bool
+) -> bytes | bytearray:
+    """Pickle with the C pickler, what is long beside."""
     if slowly:
-        return bulk.dump_slowly(obj, _keeper(buffers)), buffers
+        return bulk.dump_slowly(obj, keep, beside=beside)
     if at_once:
-        return bulk.dump(obj, _keeper(buffers)), buffers
-    payload = bulk.probe(obj, _AT_ONCE, _keeper(buffers))
+        return bulk.dump(obj, keep, beside)
+    payload = None if beside.asks else bulk.probe(obj, _AT_ONCE, keep, beside)
     if payload is None:
         raise Bulky
-    return payload, buffers
+    return payload
 
 
 def _keeper(buffers: list[Buffer]) -> Keep:
