@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +37,10 @@ class Gate:
         finally:
             loop.remove_reader(self._fd)
         return int(os.read(self._fd, 4096).split()[0])
+
+    def was_reached(self) -> bool:
+        """Return whether a job has come here that nobody has waited for."""
+        return bool(select.select([self._fd], [], [], 0)[0])
 
     def open(self) -> None:
         """Let everybody pass who waits here, now or later."""

@@ -224,16 +224,19 @@ async def test_one_bad_variant_spoils_them_all(serving, picture):
 
 
 async def test_variants_wait_for_room_but_the_first_does_not(
-    serving, picture, monkeypatch
+    serving, picture, monkeypatch, gate
 ):
+    here, there = gate(), gate()
     async with serving(workers=2, queue=0) as client:
         response = await client.post(
             "/variants?widths=10,20,30,40,50&formats=jpeg,png,webp", content=picture()
         )
         assert response.status_code == 200
-        monkeypatch.setattr(jobs, "encode", stall)
-        asked = asyncio.ensure_future(client.post(QUERY, content=b"x"))
-        await until(client, busy=2)
+        monkeypatch.setattr(jobs, "encode", pass_gate)
+        names = f"{here} {there}".encode()
+        asked = asyncio.ensure_future(client.post(QUERY, content=names))
+        await here.reached()
+        await until(client, pending=2)  # one runs; the other is sent, at least
         problem_of(await client.post(QUERY, content=b"x"), 429)
         asked.cancel()
         await until(client, busy=0, queued=0, cancelled=2)
@@ -431,6 +434,12 @@ async def test_what_is_made_aside_is_pending(serving, picture, monkeypatch, gate
         assert (await client.get("/stats")).json()["aside"] == 0
 
 
+def send_to(client, here, there):
+    """Send an image that says at one gate that it is made, and waits at another."""
+    names = f"{here} {there}".encode()
+    return asyncio.ensure_future(client.post("/encode", content=names))
+
+
 def pass_gate(data, recipe, max_pixels):
     here, there = data.decode().split()
     reach(here)
@@ -446,8 +455,7 @@ async def test_a_worker_can_be_killed_and_is_replaced(
         first = (await client.get("/stats")).json()["processes"][0]
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "encode", pass_gate)
-            names = f"{here} {there}".encode()
-            asked = asyncio.ensure_future(client.post("/encode", content=names))
+            asked = send_to(client, here, there)
             await here.reached()  # a job that has not begun would go to another worker
             shown = (await client.get("/stats")).json()["processes"][0]
             assert shown["job"] == "0 kB"
@@ -604,23 +612,29 @@ async def until(client, **wanted):
                 return
 
 
-async def test_a_client_that_leaves_cancels_its_image(serving, monkeypatch):
-    monkeypatch.setattr(jobs, "encode", stall)
+async def test_a_client_that_leaves_cancels_its_image(serving, monkeypatch, gate):
+    here, never, unseen = gate(), gate(), gate()
+    monkeypatch.setattr(jobs, "encode", pass_gate)
     async with serving(workers=1, queue=1) as client:
-        waiting = [asyncio.ensure_future(client.post("/encode", content=b"x"))]
-        await until(client, busy=1)
-        waiting.append(asyncio.ensure_future(client.post("/encode", content=b"x")))
-        await until(client, busy=1, queued=1)
-        for request in waiting:
-            request.cancel()
-        await until(client, busy=0, queued=0, cancelled=2)
+        running = send_to(client, here, never)
+        await here.reached()
+        waits = send_to(client, unseen, never)
+        await until(client, pending=2)
+        waits.cancel()  # its job never runs, and the one before it is not disturbed
+        await until(client, pending=1, cancelled=1)
+        running.cancel()
+        await until(client, pending=0, cancelled=2)
+    assert not unseen.was_reached()
 
 
-async def test_a_full_server_refuses_at_once_and_stays_healthy(serving, monkeypatch):
-    monkeypatch.setattr(jobs, "encode", stall)
+async def test_a_full_server_refuses_at_once_and_stays_healthy(
+    serving, monkeypatch, gate
+):
+    here, never = gate(), gate()
+    monkeypatch.setattr(jobs, "encode", pass_gate)
     async with serving(workers=1, queue=0) as client:
-        first = asyncio.ensure_future(client.post("/encode", content=b"x"))
-        await until(client, busy=1)
+        first = send_to(client, here, never)
+        await here.reached()
         refused = await client.post("/encode", content=b"x")
         assert int(refused.headers["retry-after"]) >= 1
         problem_of(refused, 429)
@@ -628,7 +642,7 @@ async def test_a_full_server_refuses_at_once_and_stays_healthy(serving, monkeypa
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["reason"]) == (503, "the queue is full")
         first.cancel()
-        await until(client, busy=0)
+        await until(client, pending=0)
 
 
 @pytest.mark.slow
@@ -776,16 +790,19 @@ async def test_an_upload_that_takes_too_long_is_given_up(serving):
     assert b"longer than 0.1 s" in answer
 
 
-async def test_what_no_worker_came_to_in_time_may_be_tried_again(serving, monkeypatch):
-    monkeypatch.setattr(jobs, "encode", stall)
+async def test_what_no_worker_came_to_in_time_may_be_tried_again(
+    serving, monkeypatch, gate
+):
+    here, never = gate(), gate()
+    monkeypatch.setattr(jobs, "encode", pass_gate)
     async with serving(workers=1, queue=1) as client:
-        first = asyncio.ensure_future(client.post("/encode", content=b"x"))
-        await until(client, busy=1)
+        first = send_to(client, here, never)
+        await here.reached()
         late = await client.post("/encode?timeout=0.1", content=b"x")
         assert int(late.headers["retry-after"]) >= 1
         problem_of(late, 503)
         first.cancel()
-        await until(client, busy=0)
+        await until(client, pending=0)
 
 
 async def test_high_priority_goes_first(serving, monkeypatch, gate, tmp_path):
