@@ -174,10 +174,21 @@ def load_pieces(
         named: returns what the pickle only names by a number.
     """
     source: Any = _Source(pieces)
-    reader: Any = pickle.Unpickler(source, buffers=buffers)
-    if named is not None:
-        reader.persistent_load = named
+    if named is None:
+        return pickle.Unpickler(source, buffers=buffers).load()
+    reader = _Naming(source, buffers=buffers)
+    reader.named = named
     return reader.load()
+
+
+class _Naming(pickle.Unpickler):
+    """Asks for what a pickle only names; Python 3.13 wants a method for that."""
+
+    #: of `load_pieces`
+    named: Callable[[int], object]
+
+    def persistent_load(self, number: int) -> object:
+        return self.named(number)
 
 
 def contains(payload: bytes | bytearray, marker: bytes) -> bool:
