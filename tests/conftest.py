@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+# A shell makes what it runs in the background ignore Ctrl-C, and so would all programs
+# that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["pytester", "gates", "worker_parent"]
 

@@ -59,7 +59,7 @@ async def test_options_reach_the_job():
     _, _, deadline, _ = await deadlines()
     assert deadline is not None
     job = deadlines.submit()
-    assert job._call.priority == 3
+    assert job._call.terms.priority == 3
     await job
 
 

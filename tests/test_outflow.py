@@ -118,11 +118,11 @@ def test_one_that_was_closed_before_it_began_does_not_begin(
         parent.page.ask_attention(True)
         wait_until_readable(parent.theirs)
         wake()
+        parent.say(messages.STOP)  # not before: it would be readable instead
         return generate_async() if asynchronous else generate()
 
     during(make)
     parent.submit(meanwhile, many=100)
-    parent.say(messages.STOP)
     parent.run()
     assert begun == []
 
