@@ -29,20 +29,26 @@ async def main():
         await pool.run(jobs.nothing)
         first = pool.submit(jobs.{job}, *sys.argv[1:])
         second = pool.submit(jobs.add, 1, 1)
+        told = asyncio.create_task(tell_when_closed(pool))
         print(await first, await second, flush=True)
-        try:
-            await pool.run(jobs.nothing)
-        except PoolClosed:
-            print("closed", flush=True)
         await asyncio.Event().wait()
+
+async def tell_when_closed(pool):
+    try:
+        while {tells}:
+            pool.submit(jobs.nothing)
+            await asyncio.sleep(0.01)
+    except PoolClosed:
+        print("closed", flush=True)
 
 {run}(main())
 """
 
 
-async def start(tmp_path, job, *arguments, grace=60, run="offloop.run"):
+async def start(tmp_path, job, *arguments, grace=60, run="offloop.run", tells=False):
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM.format(tests=str(TESTS), job=job, grace=grace, run=run))
+    how = {"job": job, "grace": grace, "run": run, "tells": tells}
+    path.write_text(PROGRAM.format(tests=str(TESTS), **how))
     return await asyncio.create_subprocess_exec(
         sys.executable,
         str(path),
@@ -68,11 +74,12 @@ def process(pid):
 @pytest.mark.slow
 async def test_sigterm_lets_jobs_end(tmp_path, gate):
     reached, until = gate(), gate()
-    program = await start(tmp_path, "meet", reached, until)
+    program = await start(tmp_path, "meet", reached, until, tells=True)
     worker = process(await reached.reached())
     program.send_signal(signal.SIGTERM)
+    assert await program.stdout.readline() == b"closed\n"
     until.open()
-    assert await end(program, worker) == (143, "met 2\nclosed\n", "")
+    assert await end(program, worker) == (143, "met 2\n", "")
 
 
 @pytest.mark.slow

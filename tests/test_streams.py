@@ -559,7 +559,8 @@ async def test_a_worker_that_somebody_has_stopped_is_replaced(async_):
     generator = gens.clean_up_async if async_ else gens.pid_then_count
     args = (os.devnull, os.devnull) if async_ else ()
     async with Pool(1, grace=0.05) as pool:
-        stream = pool.options(timeout=0.6).stream(generator, *args)
+        await anext(pool.stream(generator, *args))  # what it needs is imported
+        stream = pool.options(timeout=1).stream(generator, *args)
         pid = await anext(stream)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(JobTimeout):
