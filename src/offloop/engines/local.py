@@ -16,7 +16,6 @@ import marshal
 import time
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, messages, meter
@@ -33,6 +32,7 @@ from offloop.engines import dumps, endings
 from offloop.engines.base import Ref
 from offloop.engines.call import check_sandbox, encode_setup
 from offloop.engines.late import LateJobs
+from offloop.engines.line import Line
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.sizing import Sizing
@@ -73,41 +73,6 @@ _HOUSE = 0.25
 _LEAVE_TIME = 2.0
 
 
-class _Line:
-    """What the conductor keeps for one worker beside its handle."""
-
-    __slots__ = (
-        "exchange",
-        "forgotten",
-        "gone",
-        "known",
-        "recalled",
-        "recalls",
-        "trial",
-        "unanswered",
-        "worker",
-    )
-
-    def __init__(self, worker: WorkerHandle, exchange: Exchange) -> None:
-        self.worker = worker
-        #: what the two see of each other's memory
-        self.exchange = exchange
-        #: jobs that have left and were neither answered for nor given back
-        self.unanswered = 0
-        #: the process has ended: nothing is sent any more
-        self.gone = False
-        #: jobs to be asked back with the next flush
-        self.recalled: list[int] = []
-        #: RECALL messages that were not answered yet
-        self.recalls = 0
-        #: functions whose definition the worker has
-        self.known: set[int] = set()
-        #: waits for the answer of a worker that is tried; None for one of the pool
-        self.trial: Trial | None = None
-        #: functions that it may forget, to be told with the next jobs
-        self.forgotten: list[int] = []
-
-
 class LocalEngine(ScheduledEngine):
     """Runs jobs in worker processes on this machine.
 
@@ -130,9 +95,9 @@ class LocalEngine(ScheduledEngine):
         self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
         #: when unused memory is given back and told of; None while there is none
         self._house_timer: asyncio.TimerHandle | None = None
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
         #: lines whose jobs are to be asked back
-        self._recalling: set[_Line] = set()
+        self._recalling: set[Line] = set()
         self._sizing = Sizing(options, self._scheduler, self._supervisor, listeners)
         self._late = LateJobs(self._settle_now)
         self._workers_lost = 0
@@ -222,7 +187,7 @@ class LocalEngine(ScheduledEngine):
         line = self._lines[worker.number]
         line.trial = trial
         message = trial.begin(self._scheduler.next_id(), self.loop.create_future())
-        self._send_message(line, message)
+        line.send(message)
         await trial.result()
 
     async def dump(self) -> list[WorkerDump]:
@@ -242,7 +207,7 @@ class LocalEngine(ScheduledEngine):
 
     def worker_made(self, worker: WorkerHandle) -> None:
         exchange = self._make_exchange(worker)
-        line = self._lines[worker.number] = _Line(worker, exchange)
+        line = self._lines[worker.number] = Line(worker, exchange, self._read_soon)
         self.loop.add_reader(worker.channel.fd, self._read, line)
 
     def _make_exchange(self, worker: WorkerHandle) -> Exchange:
@@ -258,7 +223,7 @@ class LocalEngine(ScheduledEngine):
         if self._scheduler.knows(number):
             self._perform(self._scheduler.worker_retiring(number, time.monotonic()))
         else:  # it stood by, and has never had a job
-            self._send_message(self._lines[number], (messages.STOP,))
+            self._lines[number].send((messages.STOP,))
 
     def worker_ended(self, worker: WorkerHandle) -> None:
         line = self._lines[worker.number]
@@ -318,7 +283,7 @@ class LocalEngine(ScheduledEngine):
 
     # Receiving
 
-    def _read(self, line: _Line) -> None:
+    def _read(self, line: Line) -> None:
         """Take what a worker sent, in slices; the descriptor is edge-triggered."""
         receive = line.worker.channel.receive_nowait
         for _ in range(_SLICE):
@@ -330,15 +295,18 @@ class LocalEngine(ScheduledEngine):
             self.loop.call_soon(self._read_again, line)
         self._arm()
 
-    def _read_again(self, line: _Line) -> None:
+    def _read_soon(self, line: Line) -> None:
+        self.loop.call_soon(self._read_again, line)
+
+    def _read_again(self, line: Line) -> None:
         if line.worker.number in self._lines:  # it may have gone meanwhile
             self._read(line)
 
-    def _read_all(self, line: _Line) -> None:
+    def _read_all(self, line: Line) -> None:
         while (message := line.worker.channel.receive_nowait()) is not None:
             self._hear(line, message)
 
-    def _hear(self, line: _Line, message: tuple[Any, ...]) -> None:
+    def _hear(self, line: Line, message: tuple[Any, ...]) -> None:
         kind = message[0]
         if line.trial is not None and kind in (messages.RESULTS, messages.ANSWERS):
             line.trial.answered(message[1])
@@ -365,7 +333,7 @@ class LocalEngine(ScheduledEngine):
         elif kind == messages.BROKEN:
             self._supervisor.worker_broken(line.worker, message[1])
 
-    def _heard_returned(self, line: _Line, jobs: list[int]) -> None:
+    def _heard_returned(self, line: Line, jobs: list[int]) -> None:
         line.recalls -= 1
         line.unanswered -= len(jobs)
         if line.recalls <= 0:
@@ -373,19 +341,19 @@ class LocalEngine(ScheduledEngine):
         now = time.monotonic()
         self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
 
-    def _heard_ready(self, line: _Line, pid: int) -> None:
+    def _heard_ready(self, line: Line, pid: int) -> None:
         if line.worker.number > 0 and not self._closing:  # not one that is only tried
             self._failure = self._gave_up = None
         self._supervisor.worker_ready(line.worker, pid)
 
-    def _heard_results(self, line: _Line, results: list[tuple[Any, ...]]) -> None:
+    def _heard_results(self, line: Line, results: list[tuple[Any, ...]]) -> None:
         """Tell the scheduler of results that need no further look."""
         self._answered(line, results)
         now = time.monotonic()
         number = line.worker.number
         self._perform(self._scheduler.jobs_finished(number, results, now))
 
-    def _heard_answers(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
+    def _heard_answers(self, line: Line, answers: list[tuple[Any, ...]]) -> None:
         """Tell the scheduler of answers, some of which are more than results."""
         if not answers:
             return
@@ -411,7 +379,7 @@ class LocalEngine(ScheduledEngine):
             self._perform(self._scheduler.jobs_finished(number, finished, now))
 
     def _received(
-        self, line: _Line, answer: tuple[Any, ...], places: Sequence[Any]
+        self, line: Line, answer: tuple[Any, ...], places: Sequence[Any]
     ) -> tuple[Any, ...]:
         """Return a result with the buffers that lie at `places`."""
         if not places:
@@ -421,7 +389,7 @@ class LocalEngine(ScheduledEngine):
         return job, (payload, started, buffers), run_time
 
     def _see(
-        self, line: _Line, payload: Any, places: Sequence[Any]
+        self, line: Line, payload: Any, places: Sequence[Any]
     ) -> tuple[Any, list[memoryview]]:
         """Return a payload and its buffers, some of which lie at `places`."""
         frames = line.worker.channel.receive_buffers(places.count(None))
@@ -431,7 +399,7 @@ class LocalEngine(ScheduledEngine):
             payload = buffers.pop()
         return payload, buffers
 
-    def _answered(self, line: _Line, answers: list[tuple[Any, ...]]) -> None:
+    def _answered(self, line: Line, answers: list[tuple[Any, ...]]) -> None:
         line.unanswered -= len(answers)
         self._alone = not line.unanswered and len(answers) == 1
         # Before new jobs go out: a worker may wait for this word, and send them back.
@@ -448,7 +416,7 @@ class LocalEngine(ScheduledEngine):
         self._supervisor.worker_leaving(worker, "left after an interrupt", reason)
         self._supervisor.worker_done(worker, reason)
 
-    def _rescue(self, line: _Line) -> int:
+    def _rescue(self, line: Line) -> int:
         """Deliver kept answers that had not left; return what ran at the end.
 
         The scheduler still counts on the worker and may give it jobs meanwhile; they go
@@ -467,49 +435,11 @@ class LocalEngine(ScheduledEngine):
 
     def _send(self, number: int, calls: list[Call]) -> None:
         line = self._lines[number]
-        rows: list[tuple[Any, ...]] = []
-        puts: list[Any] = []
-        definitions: list[tuple[int, bytes]] = []
-        known = line.known
-        terms = None
-        identity = 0
-        for call in calls:
-            if call.terms is not terms:
-                terms = call.terms
-                identity = terms.function.id
-                if identity not in known and identity:
-                    known.add(identity)
-                    definitions.append((identity, terms.function.definition))
-            if call.plain and not call.attempts:
-                rows.append((call.id, identity, call.arguments))
-                continue
-            if call.stored:
-                puts += line.exchange.introduce(call.stored)
-            rows.append(_full_row(call, line.exchange))
-        line.unanswered += len(rows)
         forgotten = self._functions.drain_forgotten()
         if forgotten:
-            self._forget(forgotten)
-        self._send_rows(line, rows, definitions, puts)
-
-    def _send_rows(
-        self,
-        line: _Line,
-        rows: list[tuple[Any, ...]],
-        definitions: list[tuple[int, bytes]],
-        puts: list[Any],
-    ) -> None:
-        """Send jobs, and what else there is to tell; nothing if there is nothing."""
-        exchange = line.exchange
-        freed = exchange.given_back()
-        known = exchange.forgotten or exchange.clients_gone
-        if definitions or line.forgotten or puts or freed or known:
-            news = (definitions, line.forgotten, puts, exchange.forgotten, freed)
-            gone = exchange.clients_gone
-            self._send_message(line, (messages.JOBS, rows, *news, gone))
-            line.forgotten, exchange.forgotten, exchange.clients_gone = [], [], []
-        elif rows:
-            self._send_message(line, (messages.JOBS, rows))
+            for one in self._lines.values():
+                one.forget(forgotten)
+        line.send_jobs(calls)
 
     def _perform_rare(self, command: Command) -> None:
         match command:
@@ -525,20 +455,25 @@ class LocalEngine(ScheduledEngine):
                 kill = self._supervisor.kill_hung if hung else self._supervisor.kill
                 kill(self._lines[number].worker, why, reason)
             case StopWorker(worker=number):
-                self._send_message(self._lines[number], (messages.STOP,))
+                self._lines[number].send((messages.STOP,))
 
-    def _recall(self, line: _Line, jobs: list[int]) -> None:
+    def _recall(self, line: Line, jobs: list[int]) -> None:
         """Ask jobs back with the next flush: many cancellations become one message."""
         line.recalled += jobs
         if not self._recalling:
             self.loop.call_soon(self._send_recalls)
         self._recalling.add(line)
 
+    def _send_recalls(self) -> None:
+        recalling, self._recalling = self._recalling, set()
+        for line in recalling:
+            line.send_recall()
+
     # Streams
 
     def _carry_parts(
         self,
-        line: _Line,
+        line: Line,
         job: int,
         payloads: list[Any],
         size: int,
@@ -553,8 +488,8 @@ class LocalEngine(ScheduledEngine):
         line = self._lines.get(call.worker or 0)
         if line is not None:
             if line.exchange.seen:  # memory that it may use for what comes now
-                self._send_rows(line, [], [], [])
-            self._send_message(line, (messages.MORE, call.id, parts, size))
+                line.send_news()
+            line.send((messages.MORE, call.id, parts, size))
 
     def ask_for_parts(self, call: Call) -> None:
         line = self._lines.get(call.worker or 0)
@@ -626,41 +561,13 @@ class LocalEngine(ScheduledEngine):
         looked_at = False
         for line in self._lines.values():
             line.exchange.forget(dropped)
-            self._send_rows(line, [], [], [])
+            line.send_news()
             looked_at = looked_at or line.exchange.seen > 0
         self._transfers.memory_freed()
         # Whoever drops an array of `empty`, or a result, tells nobody.
         if due is not None or looked_at or self._memory.arena.used:
             delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
             self._house_timer = self.loop.call_later(delay, self._keep_house)
-
-    # Sending
-
-    def _forget(self, functions: list[int]) -> None:
-        """Let each worker drop the definitions that it has and no new job will use."""
-        for line in self._lines.values():
-            gone = line.known.intersection(functions)
-            line.known -= gone
-            line.forgotten.extend(gone)
-
-    def _send_message(self, line: _Line, message: tuple[Any, ...]) -> None:
-        if line.gone:  # its jobs go back to the queue in a moment
-            return
-        channel = line.worker.channel
-        channel.send(message)
-        # Sending may swallow the edge that tells of something to read.
-        if channel.wants_reading():
-            self.loop.call_soon(self._read_again, line)
-
-    def _send_recalls(self) -> None:
-        recalling, self._recalling = self._recalling, set()
-        for line in recalling:
-            worker = line.worker
-            line.recalls += 1
-            worker.page.ask_attention(True)
-            self._send_message(line, (messages.RECALL, line.recalled))
-            worker.send_signal(messages.WAKE_SIGNAL)
-            line.recalled = []
 
     # Waiting and closing
 
@@ -689,11 +596,3 @@ class LocalEngine(ScheduledEngine):
             # that somebody has stopped does not tell.
             limit = self._options.grace + _LEAVE_TIME + 1.0
             await asyncio.wait([self._all_gone], timeout=limit)
-
-
-def _full_row(call: Call, exchange: Exchange) -> tuple[Any, ...]:
-    retriable = call.retries > 0
-    places = [exchange.lend(large, retriable) for large in call.buffers]
-    deadline = None if call.deadline == inf else call.deadline
-    more = (places, call.attempts + 1, deadline, call.many, call.carried)
-    return (call.id, call.function.id, call.arguments, *more)
