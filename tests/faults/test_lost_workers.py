@@ -205,6 +205,37 @@ async def test_a_last_word_that_is_read_with_the_end_explains_it(gate):
     assert stats.workers_lost == 0
 
 
+class SilentChannel:
+    """A channel of which nothing arrives: it is always still on its way."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    def receive_nowait(self):
+        return None
+
+    def __getattr__(self, name):
+        return getattr(self._channel, name)
+
+
+async def test_a_last_word_that_is_only_in_the_page_explains_the_end(gate):
+    """The end of the process may be noticed before its last message is there."""
+    reached = gate()
+    ends = []
+    async with Pool(1, grace=30) as pool:
+        pool.on("worker_ended", ends.append)
+        job = pool.submit(jobs.loop_in_python, str(reached))
+        await reached.reached()
+        (line,) = pool._engine._lines.values()
+        line.worker.channel = SilentChannel(line.worker.channel)
+        job.cancel()
+        assert await pool.run(jobs.add, 1, 1) == 2
+        stats = pool.stats()
+    assert stats.exits == {"cancelled": 1}
+    assert stats.workers_lost == 0
+    assert ends[0].reason == "cancelled"
+
+
 async def test_jobs_go_on_while_a_pool_that_gave_up_has_workers(gate):
     """What lives is kept, and used; only who waits for more workers is told."""
     reached, until = gate(), gate()

@@ -230,6 +230,8 @@ class LocalEngine(ScheduledEngine):
         line.gone = True
         self.loop.remove_reader(worker.channel.fd)
         self._read_all(line)
+        if self._scheduler.knows(worker.number):
+            self._rescue(line)
 
     def worker_gone(
         self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason
@@ -241,7 +243,7 @@ class LocalEngine(ScheduledEngine):
         if self._scheduler.knows(number):
             if not worker.ending and self._all_gone is None:
                 self._workers_lost += 1
-            call: Any = self._scheduler.held(number, self._rescue(line))
+            call: Any = self._scheduler.held(number, worker.page.running())
             blamed = call is not None
             running = call.id if blamed else None
             now = time.monotonic()
@@ -416,20 +418,18 @@ class LocalEngine(ScheduledEngine):
         self._supervisor.worker_leaving(worker, "left after an interrupt", reason)
         self._supervisor.worker_done(worker, reason)
 
-    def _rescue(self, line: Line) -> int:
-        """Deliver kept answers that had not left; return what ran at the end.
+    def _rescue(self, line: Line) -> None:
+        """Deliver kept answers that had not left; one may tell why the worker left.
 
         The scheduler still counts on the worker and may give it jobs meanwhile; they go
         nowhere, and `worker_lost` brings them back.
         """
         number = line.worker.number
-        page = line.worker.page
-        for kept in page.kept():
+        for kept in line.worker.page.kept():
             answer = marshal.loads(kept)
             # What travelled as frames was not kept.
             if self._scheduler.held(number, answer[0]) is not None:
                 self._heard_answers(line, [answer])
-        return page.running()
 
     # Performing what the scheduler asks for
 
