@@ -108,7 +108,8 @@ def charge_of(terms: Terms) -> float:
     """
     if terms.on_cancel == "kill":
         return inf
-    return max(terms.cost.estimate, _LEAST_CHARGE)
+    estimate = terms.cost.estimate
+    return estimate if estimate > _LEAST_CHARGE else _LEAST_CHARGE
 
 
 class Roster:

@@ -71,13 +71,11 @@ class Dispatch:
     def release(self, now: float, commands: list[Command]) -> None:
         """Send the new jobs that were held back; those that find no room are queued."""
         queue, held = self._queue, self._held
-        if not held.waiting:
+        if not held:
             return
-        if self._suspects:
+        if self._suspects or not self._roster.room:
             self.queue_held(now, commands)
             self.send(now, commands)
-        elif not self._roster.room:
-            self.queue_held(now, commands)
         elif queue.waiting:
             first = queue.first(now)
             self.queue_held(now, commands)
@@ -88,14 +86,16 @@ class Dispatch:
             self._send_from(queue, now, commands)
         else:
             self._send_from(held, now, commands)
-            if held.waiting:
+            if held:
                 self.queue_held(now, commands)
 
     def queue_held(self, now: float, commands: list[Command]) -> None:
         """Let the jobs that were held back wait for their turn like all others."""
-        for job in self._held.take_all():
+        push = self._queue.push
+        for job in self._held:
             if not (self._suspects and self._refuse(job, now, commands)):
-                self._queue.push(job)
+                push(job)
+        self._held.clear()
 
     def refuse_waiting(self, now: float, commands: list[Command]) -> None:
         """Settle all jobs that wait and must not be run."""
@@ -116,7 +116,7 @@ class Dispatch:
 
     def send(self, now: float, commands: list[Command]) -> None:
         """Send jobs from the queue."""
-        if self._queue.waiting:
+        if self._queue.waiting and self._roster.room:
             self._send_from(self._queue, now, commands)
 
     def _send_from(
@@ -149,19 +149,23 @@ class Dispatch:
             share = 1
             if (
                 waiting > 1
+                and charge < roster.window
                 and limit is None
                 and not suspects
-                and charge < roster.window
             ):
                 share = min(waiting // (roster.room + 1), _LONGEST)
                 share = min(share, roster.max_credit - len(worker.inbox))
-            jobs = [job] if share <= 1 else source.upcoming(share)
-            jobs = self._fill(worker, jobs, charge, now)
-            source.drop(len(jobs))
-            if limit is not None:
-                limit.sent += 1
-            if suspects:
-                self._quarantine.sent(job)
+            if share > 1:
+                jobs = self._fill(worker, source.upcoming(share), charge, now)
+                source.drop(len(jobs))
+            else:
+                jobs = [job]
+                self._put(worker, job, charge, now)
+                source.pop_first()
+                if limit is not None:
+                    limit.sent += 1
+                if suspects:
+                    self._quarantine.sent(job)
             roster.file(worker)
             last = commands[-1] if commands else None
             if type(last) is SendJobs and last.worker == worker.number:
@@ -182,12 +186,28 @@ class Dispatch:
             self._ledger.settle(job, _FAILED, Ending.TIMEOUT, None, now, commands)
         elif not self._refuse(job, now, commands):
             assert limit is not None  # or the job would be sent
-            source.drop(1)
+            source.pop_first()
             self._ledger.park(job, limit)
             return
-        source.drop(1)
+        source.pop_first()
         if limit is not None:
             self._ledger.unpark(limit, now)
+
+    def _put(
+        self, worker: WorkerRecord, job: JobRecord, charge: float, now: float
+    ) -> None:
+        """Put one job into a worker's inbox, which has room for it."""
+        job.state = _SENT  # as `move` would allow
+        job.charge = charge
+        job.worker = worker.number
+        job.sent_at = now
+        worker.load += charge
+        inbox = worker.inbox
+        if not inbox:
+            worker.head_since = now
+        inbox[job.id] = job
+        if len(inbox) > 1 or job.terms.run_timeout != inf:
+            self._runs.watch(worker)
 
     def _fill(
         self, worker: WorkerRecord, jobs: list[JobRecord], charge: float, now: float

@@ -220,8 +220,8 @@ class JobRecord:
         """Change the state along `MOVES`.
 
         The two moves that every job makes are written out where many make them at once:
-        QUEUED to SENT in `Dispatch._fill`, SENT to DONE in `Ledger.settle_results`. No
-        other line of offloop sets it.
+        QUEUED to SENT in `Dispatch`, SENT to DONE in `Ledger.settle_results`. No other
+        line of offloop sets it.
 
         Raises:
             InternalError: the table does not have this move.

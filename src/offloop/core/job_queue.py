@@ -93,10 +93,11 @@ class JobQueue:
 
     def push(self, job: JobRecord) -> None:
         """Add a new job, behind all others of its priority and key."""
-        level = self._levels.get(job.terms.priority)
+        terms = job.terms
+        level = self._levels.get(terms.priority)
         if level is None:
-            level = self._open(job.terms.priority)
-        if job.terms.key is not None and type(level.line) is deque:
+            level = self._open(terms.priority)
+        if terms.key is not None and type(level.line) is deque:
             level.line = FairLine(level.line)
         level.line.append(job)
         self.waiting += 1
@@ -228,23 +229,16 @@ class JobQueue:
         self._stale = 0
 
 
-class Arrivals:
+class Arrivals(list["JobRecord"]):
     """New jobs that wait for the end of their turn, and never saw the queue.
 
     The face of `JobQueue` that sending needs, for less.
     """
 
-    __slots__ = ("_jobs", "add")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._jobs: list[JobRecord] = []
-        #: adds a job behind all others
-        self.add = self._jobs.append
-
-    @property
-    def waiting(self) -> int:
-        """Number of jobs that wait."""
-        return len(self._jobs)
+    #: number of jobs that wait; so it costs no frame
+    waiting = property(list.__len__)
 
     def mixed(self) -> bool:
         """Tell whether only the queue knows whose turn it is.
@@ -252,8 +246,8 @@ class Arrivals:
         That is so when priorities differ, or some have a key or a limit. There must be
         a job.
         """
-        first = self._jobs[0].terms
-        for job in self._jobs:
+        first = self[0].terms
+        for job in self:
             terms = job.terms
             if terms is not first and (terms.odd or terms.priority != first.priority):
                 return True
@@ -261,22 +255,16 @@ class Arrivals:
 
     def first(self, now: float) -> JobRecord:
         """Return the job whose turn it is; it stays."""
-        return self._jobs[0]
+        return self[0]
+
+    def pop_first(self) -> None:
+        """Take out the job that `first` has returned."""
+        del self[0]
 
     def upcoming(self, count: int) -> list[JobRecord]:
         """Return up to `count` jobs in the order of their turns; they stay."""
-        return self._jobs[:count]
+        return self[:count]
 
     def drop(self, count: int) -> None:
         """Take out the first `count` jobs."""
-        del self._jobs[:count]
-
-    def take_all(self) -> list[JobRecord]:
-        """Take out all jobs and return them."""
-        jobs = self._jobs.copy()
-        self._jobs.clear()
-        return jobs
-
-    def jobs(self) -> list[JobRecord]:
-        """Return the jobs in the order in which they came."""
-        return list(self._jobs)
+        del self[:count]

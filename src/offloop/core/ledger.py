@@ -127,7 +127,7 @@ class Ledger:
             self.size += job.size
         if job.deadline != inf:
             self.deadlines.set(job.id, job.deadline)
-        self.held.add(job)
+        self.held.append(job)
 
     def settle(
         self,
@@ -278,7 +278,7 @@ class Ledger:
         queued = {job.id for job in jobs if job.state is JobState.QUEUED}
         delayed = {job.id for job in jobs if job.state is JobState.DELAYED}
         queued -= self._check_limits()
-        assert {job.id for job in self.queue.jobs() + self.held.jobs()} == queued
+        assert {job.id for job in self.queue.jobs() + self.held} == queued
         assert set(self.delays) == delayed
         assert set(self.deadlines) == {job.id for job in jobs if job.deadline != inf}
         assert self.size == sum(job.size for job in jobs)

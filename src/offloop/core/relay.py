@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop.core.commands import RecallJobs, SendJobs, SettleResults
 from offloop.core.dispatch import Dispatch
+from offloop.core.early_ends import EarlyEnds
 from offloop.core.job import Ending, JobState
 from offloop.core.scheduler import Scheduler
 
@@ -74,6 +75,31 @@ class _Passage(Dispatch):
                 commands.append(SendJobs(PEER, jobs))
 
 
+class _Ends(EarlyEnds):
+    """Ends jobs early; the peer, who may have them, is told."""
+
+    __slots__ = ()
+
+    def end(
+        self,
+        job: JobRecord,
+        state: JobState,
+        ending: Ending,
+        now: float,
+        commands: list[Command],
+    ) -> None:
+        before = job.state
+        self._ledger.settle(job, state, ending, None, now, commands)
+        if before is _SENT:
+            commands.append(RecallJobs(PEER, [job.id]))
+        else:
+            self._ledger.leave_wait(job, before, now)
+
+    def cancel_all(self, now: float, commands: list[Command]) -> None:
+        for job in list(self._ledger.jobs.values()):
+            self.end(job, _CANCELLED, Ending.CANCELLED, now, commands)
+
+
 class Relay(Scheduler):
     """Decides about the jobs of one client.
 
@@ -92,6 +118,9 @@ class Relay(Scheduler):
         )
         self._passage.open = False
         self._dispatch = self._passage
+        self._early = _Ends(
+            self._ledger, self._workers, self._runs, self._quarantine, max_kills=0
+        )
 
     @property
     def open(self) -> bool:
@@ -181,14 +210,6 @@ class Relay(Scheduler):
             self._ledger.leave_wait(job, before, now)
         return commands
 
-    def cancel_all(self, now: float) -> list[Command]:
-        """Cancel every pending job."""
-        commands: list[Command] = []
-        self._passage.queue_held(now, commands)
-        for job in list(self._jobs.values()):
-            self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
-        return commands
-
     # Facts about the peer
 
     def peer_ready(self, now: float, room: int | None = None) -> list[Command]:
@@ -200,10 +221,8 @@ class Relay(Scheduler):
                 until this is called again.
         """
         commands: list[Command] = []
-        passage, waiting = (
-            self._passage,
-            self._queue.waiting + self._ledger.held.waiting,
-        )
+        passage = self._passage
+        waiting = self._queue.waiting + len(self._ledger.held)
         passage.queue_held(now, commands)
         passage.open = room is None or waiting <= room
         passage.pass_on(room or waiting, now, commands)
@@ -218,23 +237,6 @@ class Relay(Scheduler):
                 job.attempts += 1
                 self._ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
         return commands
-
-    # What the base asks for
-
-    def _end_early(
-        self,
-        job: JobRecord,
-        state: JobState,
-        ending: Ending,
-        now: float,
-        commands: list[Command],
-    ) -> None:
-        before = job.state
-        self._ledger.settle(job, state, ending, None, now, commands)
-        if before is _SENT:
-            commands.append(RecallJobs(PEER, [job.id]))
-        else:
-            self._ledger.leave_wait(job, before, now)
 
     def check(self) -> None:
         """Assert every invariant; for tests."""

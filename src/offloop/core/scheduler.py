@@ -26,19 +26,19 @@ story.
 
 from __future__ import annotations
 
-import sys
 from itertools import count
-from math import inf
 from typing import TYPE_CHECKING, Any
 
+from offloop.core.admission import Admission
 from offloop.core.commands import Command, SettleResults
 from offloop.core.credit import Roster, WorkerRecord
 from offloop.core.dispatch import Dispatch
+from offloop.core.early_ends import EarlyEnds
 from offloop.core.job import Ending, JobState
 from offloop.core.ledger import Ledger
 from offloop.core.quarantine import Quarantine
 from offloop.core.runs import Runs
-from offloop.errors import InternalError, PoolFull
+from offloop.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -77,16 +77,15 @@ class Scheduler:
         max_credit: int = 64,
         window: float = 0.001,
     ) -> None:
-        self._max_pending = max_pending
-        self._max_bytes = max_pending_bytes
-        self._most = sys.maxsize if max_pending is None else max_pending
-        self._max_kills = max_kills
         #: returns the number for a new job, larger than all before it
         self.next_id: Callable[[], int] = count(1).__next__
         self._ledger = Ledger()
         #: the ledger's pending jobs and queue, one look nearer
         self._jobs = self._ledger.jobs
         self._queue = self._ledger.queue
+        self._admission = Admission(self._ledger, max_pending, max_pending_bytes)
+        self._most = self._admission.most
+        self._counts_bytes = self._admission.counts_bytes
         #: every worker between `worker_ready` and `worker_lost`
         self._workers: dict[int, WorkerRecord] = {}
         self._roster = Roster(max_credit, window)
@@ -94,6 +93,9 @@ class Scheduler:
         self._quarantine = Quarantine()
         self._dispatch = Dispatch(
             self._ledger, self._roster, self._runs, self._quarantine
+        )
+        self._early = EarlyEnds(
+            self._ledger, self._workers, self._runs, self._quarantine, max_kills
         )
 
     # Questions
@@ -111,11 +113,7 @@ class Scheduler:
     @property
     def room(self) -> int:
         """Number of jobs that would certainly be accepted now, one after the other."""
-        most, most_bytes = self._max_pending, self._max_bytes
-        room = sys.maxsize if most is None else most - len(self._jobs)
-        if most_bytes is None:
-            return room
-        return min(room, int(self._ledger.size < most_bytes))
+        return self._admission.room
 
     def __contains__(self, job_id: int) -> bool:
         """Tell whether a job has not been settled."""
@@ -155,25 +153,7 @@ class Scheduler:
         Raises:
             PoolFull: as many jobs, or bytes of jobs, are pending as may be.
         """
-        count, size = len(self._jobs) + elsewhere, self._ledger.size
-        most, most_bytes = self._max_pending, self._max_bytes
-        what = f"{count:,} jobs are pending"
-        if most is not None and count >= most:
-            pending, limit, word = count, most, "max_pending"
-        elif most_bytes is not None and size >= most_bytes:
-            pending, limit, word = size, most_bytes, "max_pending_bytes"
-            what += f" with {size:,} bytes"
-        else:
-            return
-        wait = self.retry_after(now)
-        hint = "" if wait is None else f" in about {wait:.3g} s"
-        raise PoolFull(
-            f"{what} and {word} is {limit:,}; the job was not queued. Try again{hint},"
-            f" when one has ended, or raise {word}.",
-            pending=pending,
-            limit=limit,
-            retry_after=wait,
-        )
+        self._admission.check(now, elsewhere)
 
     def retry_after(self, now: float) -> float | None:
         """Return the seconds until a pending job is likely to end, None if unknown."""
@@ -205,8 +185,8 @@ class Scheduler:
         Raises:
             PoolFull: as many are pending as may be; nothing has changed.
         """
-        if self._max_bytes is not None:
-            self.check_room(now)
+        if self._counts_bytes:
+            self._admission.check(now)
         self.job_held(job, now)
         return self.held_released(now)
 
@@ -221,7 +201,7 @@ class Scheduler:
         """
         jobs = self._jobs
         if len(jobs) >= self._most:
-            self.check_room(now)
+            self._admission.check(now)
         if job.id in jobs:
             raise self._bug(f"job {job.id} was submitted twice", job.id)
         self._ledger.add(job, now)
@@ -242,7 +222,9 @@ class Scheduler:
             answers: job, result and run time of each, in the order of the runs.
             now: the time.
         """
-        record = self._worker(worker)
+        record = self._workers.get(worker)
+        if record is None:
+            raise self._not_known(worker)
         inbox, interrupted = record.inbox, record.interrupted
         left = answers[-1][0]
         results: list[tuple[JobRecord, Any]] = []
@@ -277,7 +259,10 @@ class Scheduler:
             self._ledger.settle_results(results, now)
             commands.append(SettleResults(results))
         self._roster.file(record)
-        self._go_on(record, left, now, commands)
+        if inbox or record.closed:
+            self._runs.go_on(record, left, now, commands)
+        if self._queue.waiting:
+            self._dispatch.send(now, commands)
         return commands
 
     def job_yielded(self, worker: int, job_id: int, now: float) -> list[Command]:
@@ -320,7 +305,9 @@ class Scheduler:
             job.attempts += 1
             if not (retryable and self._ledger.retry(job, now)):
                 self._ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
-        self._go_on(record, job_id, now, commands)
+        if record.inbox or record.closed:
+            self._runs.go_on(record, job_id, now, commands)
+        self._dispatch.send(now, commands)
         return commands
 
     def job_interrupted(self, worker: int, job_id: int, now: float) -> list[Command]:
@@ -349,7 +336,7 @@ class Scheduler:
         self._dispatch.queue_held(now, commands)
         job = self._jobs.get(job_id)
         if job is not None:
-            self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
+            self._early.end(job, _CANCELLED, Ending.CANCELLED, now, commands)
         self._dispatch.send(now, commands)
         return commands
 
@@ -376,11 +363,7 @@ class Scheduler:
         """
         commands: list[Command] = []
         self._dispatch.queue_held(now, commands)
-        for job in list(self._jobs.values()):
-            if job.state is not _SENT:
-                self._end_early(job, _CANCELLED, Ending.CANCELLED, now, commands)
-        for worker in self._workers.values():
-            self._cancel_inbox(worker, now, commands)
+        self._early.cancel_all(now, commands)
         return commands
 
     def abandon_all(self, detail: Any, now: float) -> list[Command]:
@@ -447,7 +430,7 @@ class Scheduler:
             if job_id == running and job.state is _SENT:
                 if job.terms.limit is not None:
                     self._ledger.free(job.terms.limit, now)
-                blamed = self._blame(job, record, detail, now, commands)
+                blamed = self._early.blame(job, record, detail, now, commands)
             else:
                 self._take_back(record, job_id, now)
         if blamed:
@@ -459,12 +442,7 @@ class Scheduler:
         """Do what has fallen due: deadlines, retries, limits of runs, ends of grace."""
         commands: list[Command] = []
         self._dispatch.queue_held(now, commands)
-        while (job_id := self._ledger.deadlines.pop_due(now)) is not None:
-            job = self._jobs[job_id]
-            self._end_early(job, _FAILED, Ending.TIMEOUT, now, commands)
-        self._ledger.wake(now)
-        while (number := self._runs.looks.pop_due(now)) is not None:
-            self._look_at(self._workers[number], now, commands)
+        self._early.time_passed(now, commands)
         self._dispatch.send(now, commands)
         return commands
 
@@ -473,8 +451,11 @@ class Scheduler:
     def _worker(self, number: int) -> WorkerRecord:
         record = self._workers.get(number)
         if record is None:
-            raise self._bug(f"worker {number} is not known")
+            raise self._not_known(number)
         return record
+
+    def _not_known(self, number: int) -> InternalError:
+        return self._bug(f"worker {number} is not known")
 
     def _take(self, worker: WorkerRecord, job_id: int, now: float) -> JobRecord:
         """Take a job out of the inbox that its worker has answered for."""
@@ -495,105 +476,6 @@ class Scheduler:
         if job.state is _SENT:
             self._ledger.requeued += 1
             self._ledger.requeue(job, now, f"not begun by worker {worker.number}")
-
-    def _go_on(
-        self, worker: WorkerRecord, job_id: int, now: float, commands: list[Command]
-    ) -> None:
-        """See to what comes after an answer: the worker's next job, and a new one."""
-        if worker.closed or worker.inbox:
-            self._runs.go_on(worker, job_id, now, commands)
-        self._dispatch.send(now, commands)
-
-    # Early ends
-
-    def _end_early(
-        self,
-        job: JobRecord,
-        state: JobState,
-        ending: Ending,
-        now: float,
-        commands: list[Command],
-    ) -> None:
-        """Settle a job that is still waiting or running, and see to it that it ends."""
-        before = job.state
-        if before is not _SENT:
-            self._ledger.settle(job, state, ending, None, now, commands)
-            self._ledger.leave_wait(job, before, now)
-            return
-        assert job.worker is not None  # as for every job that is SENT
-        worker = self._workers[job.worker]
-        runs = worker.head() is job
-        job.attempts += runs
-        self._ledger.settle(job, state, ending, None, now, commands)
-        if runs:
-            self._runs.stop_run(worker, job, now, commands)
-        else:
-            self._runs.recall(worker, [job.id], commands)
-
-    def _cancel_inbox(
-        self, worker: WorkerRecord, now: float, commands: list[Command]
-    ) -> None:
-        """Cancel all jobs of one worker with one recall."""
-        if not worker.inbox:
-            return
-        rest = worker.rest()
-        for job_id in rest:
-            job = worker.inbox[job_id]
-            self._ledger.settle(job, _CANCELLED, Ending.CANCELLED, None, now, commands)
-        self._runs.recall(worker, rest, commands)
-        if worker.head().state is _SENT:
-            head = worker.head()
-            self._end_early(head, _CANCELLED, Ending.CANCELLED, now, commands)
-
-    def _blame(
-        self,
-        job: JobRecord,
-        worker: WorkerRecord,
-        detail: Any,
-        now: float,
-        commands: list[Command],
-    ) -> bool:
-        """Charge the job that was running when its worker was lost.
-
-        Returns:
-            True if no job of its function must be run for now.
-        """
-        ledger = self._ledger
-        job.attempts += 1
-        refused = False
-        if not worker.ending:  # else it was killed by us, for the job before this one
-            job.kills += 1
-            refused = self._quarantine.died(job, detail, now)
-        if job.kills >= self._max_kills:
-            ledger.settle(job, _FAILED, Ending.POISON, detail, now, commands)
-        elif job.retries > 0 and not refused:
-            job.retried += 1
-            ledger.retried += 1
-            ledger.requeue(job, now, f"worker {worker.number} was lost while it ran")
-        else:
-            ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
-        return refused
-
-    def _look_at(
-        self, worker: WorkerRecord, now: float, commands: list[Command]
-    ) -> None:
-        """Do what is due with a worker: kill it, stop its run, or relieve it."""
-        runs = self._runs
-        worker.look_at = inf
-        if worker.kill_at <= now:
-            runs.kill_overdue(worker, commands)
-        elif worker.interrupt_at <= now:
-            runs.insist(worker, commands)
-        elif runs.look_due(worker) <= now:
-            head = worker.head()
-            if (
-                head.state is _SENT
-                and worker.head_since + head.terms.run_timeout <= now
-            ):
-                self._end_early(head, _FAILED, Ending.RUN_TIMEOUT, now, commands)
-            else:
-                runs.relieve(worker, now, commands)
-        runs.watch(worker)
 
     # Self-check
 
