@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import pickle
 import sys
 import threading
@@ -123,6 +125,18 @@ def test_large_buffers_go_beside_a_probe():
     copies = pickle.loads(payload, buffers=buffers)
     assert copies[0] is copies[1]
     assert np.shares_memory(copies[0], array)
+
+
+def test_a_large_buffer_that_nobody_takes_is_not_copied_to_find_that_out():
+    file = os.memfd_create("larger than any memory")
+    os.ftruncate(file, 1 << 42)
+    with mmap.mmap(file, 1 << 42, prot=mmap.PROT_READ) as mapping:
+        large = pickle.PickleBuffer(mapping)
+        assert probe([large], 10**6) is None
+        large.release()
+    os.close(file)
+    small = np.arange(100.0)
+    assert (pickle.loads(probe([small], 10**6))[0] == small).all()
 
 
 @pytest.mark.parametrize("dump", [lambda obj: probe(obj, 10**6), dump_slowly])

@@ -74,15 +74,23 @@ def probe(
         limit: bytes that the payload may have. What takes more than 64 KiB is found out
             when those are full, which takes half a millisecond.
         buffer_callback: as in `pickle.dumps`; if the answer is None, it has been called
-            for some buffers in vain.
+            for some buffers in vain. Without it, a buffer above `limit` is not looked
+            into: pickle would copy it first.
         beside: takes what is long; that does not count.
 
     Returns:
         The payload, or None: then `dump_slowly` is for it, in a thread.
     """
     file = _Beginning(limit, beside)
+
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes > limit:
+            raise _Enough
+        return True
+
+    keep = buffer_callback or keep_in_band
     try:
-        _dump_to(file, obj, buffer_callback, hasty=True, beside=beside)
+        _dump_to(file, obj, keep, hasty=True, beside=beside)
     except (_Enough, ndarrays.TooLong):
         return None
     return file.content()

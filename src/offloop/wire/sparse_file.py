@@ -25,15 +25,21 @@ _GRANT = 8 * 1024 * 1024
 _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT)
 
 
-def create_file(size: int) -> int:
-    """Return the descriptor of a new sparse file of `size` bytes, all zero.
+def create_file(size: int, name: str = "offloop-arena", *, written: bool = True) -> int:
+    """Return the descriptor of a new sparse file, all zero.
 
     Programs that this process starts do not inherit it.
+
+    Args:
+        size: in bytes.
+        name: by which people find it among the mappings of a process.
+        written: what is in it comes by `SparseFile`. If by a mapping, it should lie
+            where memory is unlikely to be short.
     """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("offloop-arena", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     else:
-        segment = _create_segment()
+        segment = _create_segment() if written else None
         descriptor = _create_unlinked() if segment is None else segment
     os.ftruncate(descriptor, size)
     return descriptor

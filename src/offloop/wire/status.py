@@ -38,6 +38,8 @@ import mmap
 import os
 import struct
 
+from offloop.wire import sparse_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,15 +71,7 @@ _PARTS = 13
 
 def create_file() -> int:
     """Return the descriptor of a new zeroed page file that no path leads to."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("offloop-status", os.MFD_CLOEXEC)
-    else:  # an unlinked file does the same where there is no memfd
-        import tempfile  # brings much along that a worker does without
-
-        with tempfile.TemporaryFile(prefix="offloop-") as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _SIZE)
-    return descriptor
+    return sparse_file.create_file(_SIZE, "offloop-status", written=False)
 
 
 class StatusPage:
