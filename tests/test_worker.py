@@ -243,7 +243,7 @@ def test_after_an_answer_that_cannot_be_kept_nothing_begins(parent, large):
     assert [a.job for a in answered[1]] == [first]
     assert answered[1][0].value == large
     assert len(answered[1][0].buffers) == 1
-    assert returned == [(messages.RETURNED, rest), (messages.RETURNED, [again])]
+    assert returned == [(messages.DECLINED, rest), (messages.DECLINED, [again])]
     assert parent.page.running() == first
 
 
@@ -355,9 +355,9 @@ def test_a_worker_that_is_used_up_says_so_before_its_last_answer(parent):
     parent.finish()
     said, *returned, answered, more = parent.all()
     assert said == (messages.SPENT, meter.JOBS)
-    assert returned == [(messages.RETURNED, rest)]
+    assert returned == [(messages.DECLINED, rest)]
     assert [a.job for a in answered[1]] == [first, second]
-    assert more == (messages.RETURNED, [again])
+    assert more == (messages.DECLINED, [again])
     assert parent.page.used() == (2, 0)
     assert parent.page.running() == 0
 
@@ -372,7 +372,7 @@ def test_after_a_large_last_answer_nothing_begins_either(parent):
     parent.finish()
     first, *others = [message[0] for message in parent.all()]
     assert first == messages.SPENT
-    assert sorted(others) == [messages.RETURNED, messages.ANSWERS]
+    assert sorted(others) == [messages.ANSWERS, messages.DECLINED]
 
 
 @pytest.fixture
@@ -396,8 +396,8 @@ def test_a_job_that_takes_too_much_memory_ends_with_an_error_and_so_does_the_wor
     said, *others = limited.all()
     assert said == (messages.SPENT, meter.LIMIT)
     # The error takes a while to be encoded, so either may come first.
-    returned, (_, answers, _) = sorted(others)
-    assert returned == (messages.RETURNED, [rest])
+    (_, answers, _), returned = sorted(others)
+    assert returned == (messages.DECLINED, [rest])
     assert [(a.job, a.status) for a in answers] == [
         (small, messages.OK),
         (large, messages.ERROR),

@@ -9,7 +9,8 @@ behind it, if any, are large buffers in the order in which the envelope names th
     MORE     job, parts, bytes                PARTS     job, payloads, bytes (+ places)
     STOP                                      ANSWERS   answers, imported modules,
                                                         tokens
-                                              RETURNED  job numbers
+                                              RETURNED  job numbers (after a RECALL)
+                                              DECLINED  job numbers, unasked
                                               SPENT     what is used up
                                               BROKEN    traceback of a failed set-up
                                               PROGRESS  job, done, total, message
@@ -90,6 +91,7 @@ ANSWERS = 15
 SPENT = 16
 PROGRESS = 17
 PARTS = 18
+DECLINED = 19
 
 # client → coordinator, and back (beside RESULTS, RETURNED and PROGRESS)
 HELLO = 41

@@ -289,8 +289,11 @@ class Worker:
         self._inbox = kept
         self._channel.send((messages.RETURNED, returned))
 
-    def _give_back_all(self) -> None:
-        self._give_back({call[0] for call in self._inbox})
+    def _decline_all(self) -> None:
+        """Return all jobs, though nobody has asked for them."""
+        self._channel.send((messages.DECLINED, [call[0] for call in self._inbox]))
+        self._inbox.clear()
+        self._arrived.clear()
 
     def _flush(self) -> None:
         self._held_long = False
@@ -318,7 +321,7 @@ class Worker:
                 if not self._inbox:
                     break
             if self._spent or (self._unsafe and page.heard() != self._unsafe):
-                self._give_back_all()
+                self._decline_all()
                 break
             call = self._inbox.popleft()
             self._unsafe = 0 if self._run_job(call) else call[0]

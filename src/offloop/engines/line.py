@@ -61,7 +61,7 @@ class Line:
         self.gone = False
         #: jobs to be asked back with the next flush
         self.recalled: list[int] = []
-        #: RECALL messages that were not answered yet
+        #: RECALL messages that the worker has not answered; never below 0
         self.recalls = 0
         #: functions whose definition the worker has
         self.known: set[int] = set()

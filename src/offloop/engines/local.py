@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from offloop import arrays, messages, meter
+from offloop import messages, meter
 from offloop.core.commands import (
     CloseJob,
     InterruptJob,
@@ -29,14 +29,12 @@ from offloop.core.commands import (
 from offloop.core.exits import ExitReason
 from offloop.core.job import Ending, JobState
 from offloop.engines import dumps, endings
-from offloop.engines.base import Ref
 from offloop.engines.call import check_sandbox, encode_setup
 from offloop.engines.late import LateJobs
+from offloop.engines.lending import LendingEngine
 from offloop.engines.line import Line
 from offloop.engines.memory import Exchange, Memory
-from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.sizing import Sizing
-from offloop.engines.transfers import Transfers
 from offloop.engines.trial import Trial
 from offloop.errors import PoolClosed, StartError
 from offloop.renewal import Renewal
@@ -66,14 +64,11 @@ _USED_UP = {
 # A job that ends so may be running still.
 _LATE = (Ending.TIMEOUT, Ending.RUN_TIMEOUT)
 
-# Seconds between two looks at memory that is in use.
-_HOUSE = 0.25
-
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
 
 
-class LocalEngine(ScheduledEngine):
+class LocalEngine(LendingEngine):
     """Runs jobs in worker processes on this machine.
 
     Args:
@@ -83,18 +78,15 @@ class LocalEngine(ScheduledEngine):
 
     def __init__(self, options: PoolOptions, listeners: Listeners) -> None:
         check_sandbox(options)
-        super().__init__(options, listeners, max_credit=status.SLOTS)
-        self._memory = Memory(options.arena_limit, options.max_workers)
+        memory = Memory(options.arena_limit, options.max_workers)
+        super().__init__(options, listeners, memory, max_credit=status.SLOTS)
         self._supervisor = Supervisor(
             self,
             options,
             listeners,
             encode_setup(options),
-            (self._memory.arena.fileno(), self._memory.results_size),
+            (memory.arena.fileno(), memory.results_size),
         )
-        self._transfers = Transfers(self._memory, self._loaded, self._jobs_ended)
-        #: when unused memory is given back and told of; None while there is none
-        self._house_timer: asyncio.TimerHandle | None = None
         self._lines: dict[int, Line] = {}
         #: lines whose jobs are to be asked back
         self._recalling: set[Line] = set()
@@ -133,9 +125,7 @@ class LocalEngine(ScheduledEngine):
         self._late.end_all()
         await self._dismiss_workers()
         self._disarm()
-        if self._house_timer is not None:
-            self._house_timer.cancel()
-        await self._transfers.close()
+        await self._close_memory()
         await self._supervisor.close()
 
     def kill(self) -> None:
@@ -155,18 +145,8 @@ class LocalEngine(ScheduledEngine):
         await self._wait_ready(self._sizing.target)
 
     def stats(self) -> PoolStats:
-        seen = super().stats()
-        transfers = self._transfers
-        loading = len(transfers.loading)
-        ended = transfers.ended_early
         return replace(
-            seen,
-            queued=seen.queued + loading,
-            pending=seen.pending + loading,
-            submitted=seen.submitted + loading + ended.total(),
-            failed=seen.failed + ended[Ending.ERROR],
-            cancelled=seen.cancelled + ended[Ending.CANCELLED],
-            timed_out=seen.timed_out + ended[Ending.TIMEOUT],
+            super().stats(),
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
@@ -192,16 +172,6 @@ class LocalEngine(ScheduledEngine):
 
     async def dump(self) -> list[WorkerDump]:
         return await dumps.take(self._supervisor.ready_workers, self._scheduler)
-
-    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
-        array = arrays.empty(self._memory.view, shape, dtype, zero=zero)
-        self._mind_memory()
-        return array
-
-    async def put(self, obj: object) -> Ref:
-        stored = await self._transfers.put(self, obj)
-        self._mind_memory()
-        return Ref(stored)
 
     # What the supervisor tells
 
@@ -323,6 +293,11 @@ class LocalEngine(ScheduledEngine):
             for module in message[2]:
                 self._supervisor.learn(module)
         elif kind == messages.RETURNED:
+            line.recalls -= 1
+            if not line.recalls:
+                line.worker.page.ask_attention(False)
+            self._heard_returned(line, message[1])
+        elif kind == messages.DECLINED:
             self._heard_returned(line, message[1])
         elif kind == messages.READY:
             self._heard_ready(line, message[1])
@@ -336,10 +311,7 @@ class LocalEngine(ScheduledEngine):
             self._supervisor.worker_broken(line.worker, message[1])
 
     def _heard_returned(self, line: Line, jobs: list[int]) -> None:
-        line.recalls -= 1
         line.unanswered -= len(jobs)
-        if line.recalls <= 0:
-            line.worker.page.ask_attention(False)
         now = time.monotonic()
         self._perform(self._scheduler.jobs_returned(line.worker.number, jobs, now))
 
@@ -496,29 +468,7 @@ class LocalEngine(ScheduledEngine):
         if line is not None and line.worker.page.holds_parts():
             line.worker.send_signal(messages.WAKE_SIGNAL)
 
-    async def read_part(self, payload: Any, buffers: Sequence[Any]) -> Any:
-        return await self._transfers.read(payload, buffers)
-
-    # Large arguments and results
-
-    def _encode(
-        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> bool:
-        last = self._turns.wants_memory
-        later = self._transfers.encode(self, call, args, kwargs, last=last)
-        if call.buffers or later:
-            self._mind_memory()
-        return later
-
-    def _loaded(self, call: Call) -> None:
-        """Let the scheduler have a call whose arguments took a while."""
-        if self._failure is not None:
-            raise self._failure
-        self._enter(call, time.monotonic())
-
-    def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
-        if not self._transfers.decode(call, payload, buffers):
-            super()._deliver(call, payload, buffers)
+    # Endings
 
     def _settle_now(self, call: Call, ending: Ending, detail: Any) -> None:
         super()._settle(call, ending, detail)
@@ -531,43 +481,17 @@ class LocalEngine(ScheduledEngine):
             self._late.ask(call, ending, line.worker)
 
     def _idle(self) -> bool:
-        return super()._idle() and not (self._transfers.busy or self._late.busy)
+        return super()._idle() and not self._late.busy
 
-    def _elsewhere(self) -> int:
-        return len(self._transfers.loading)
+    # Memory
 
-    def cancel(self, job: int) -> None:
-        if not self._transfers.cancel(job):
-            super().cancel(job)
-
-    def cancel_all(self) -> None:
-        self._transfers.cancel_all()
-        super().cancel_all()
-
-    async def _wait_memory(self) -> None:
-        self._mind_memory()  # what goes back may be what is missing
-        await self._transfers.memory_change()
-
-    def _mind_memory(self) -> None:
-        """See to it that memory goes back when nobody uses it."""
-        if self._house_timer is None:
-            self._house_timer = self.loop.call_later(_HOUSE, self._keep_house)
-
-    def _keep_house(self) -> None:
-        self._house_timer = None
-        now = time.monotonic()
-        due = self._memory.arena.trim(now)
-        dropped = self._transfers.drain_dropped()
-        looked_at = False
+    def _give_back(self, dropped: list[int]) -> bool:
+        sees_others = False
         for line in self._lines.values():
             line.exchange.forget(dropped)
             line.send_news()
-            looked_at = looked_at or line.exchange.seen > 0
-        self._transfers.memory_freed()
-        # Whoever drops an array of `empty`, or a result, tells nobody.
-        if due is not None or looked_at or self._memory.arena.used:
-            delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
-            self._house_timer = self.loop.call_later(delay, self._keep_house)
+            sees_others = sees_others or line.exchange.seen > 0
+        return sees_others
 
     # Waiting and closing
 

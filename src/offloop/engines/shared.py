@@ -19,17 +19,16 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import arrays, messages, runtime
+from offloop import messages, runtime
 from offloop.core.commands import RecallJobs
 from offloop.core.exits import ExitReason
 from offloop.core.job import Ending
 from offloop.core.quarantine import Refusal
 from offloop.core.relay import PEER, Relay
 from offloop.engines import endings, terms
-from offloop.engines.base import Ref, WorkerDump
+from offloop.engines.base import WorkerDump
+from offloop.engines.lending import LendingEngine
 from offloop.engines.memory import Exchange, Memory
-from offloop.engines.scheduled import ScheduledEngine
-from offloop.engines.transfers import Transfers
 from offloop.engines.uplink import Uplink
 from offloop.errors import PoolClosed, PoolLost, UsageError
 from offloop.handles import WorkerExit
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     from offloop.telemetry.events import Listeners
     from offloop.wire.functions import Function
     from offloop.workspace import Place
-
-# Seconds between two looks at memory that is in use.
-_HOUSE = 0.25
 
 # Seconds that a coordinator has for saying what its workers do.
 _DUMP_TIME = 5.0
@@ -71,7 +67,7 @@ class _Results:
         os.close(self.descriptor)
 
 
-class SharedEngine(ScheduledEngine):
+class SharedEngine(LendingEngine):
     """Runs jobs on the workers of a coordinator.
 
     Args:
@@ -87,16 +83,20 @@ class SharedEngine(ScheduledEngine):
         self._relay = Relay(
             max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes
         )
-        super().__init__(options, listeners, max_credit=1, scheduler=self._relay)
-        self._memory = Memory(options.arena_limit, 1)
-        self._transfers = Transfers(
-            self._memory, self._loaded, self._jobs_ended, first_put=terms.first_put()
+        memory = Memory(options.arena_limit, 1)
+        super().__init__(
+            options,
+            listeners,
+            memory,
+            max_credit=1,
+            scheduler=self._relay,
+            first_put=terms.first_put(),
         )
         self._uplink = Uplink(
             self,
             runtime.door_of(options.engine),
             options.name,
-            self._memory.arena.fileno(),
+            memory.arena.fileno(),
         )
         #: what the coordinator has of this client's memory
         self._lent = Exchange(-1, 0)
@@ -110,7 +110,6 @@ class SharedEngine(ScheduledEngine):
         self._workers = 0
         #: jobs that the coordinator takes from one client at once; None: any number
         self._limit_there: int | None = None
-        self._house_timer: asyncio.TimerHandle | None = None
         #: jobs to be cancelled with the next message
         self._cancelled: list[int] = []
         #: those who wait for the coordinator or for workers
@@ -137,11 +136,9 @@ class SharedEngine(ScheduledEngine):
         self._send_cancelled()
         self._stop_waiting(self._failure)
         self._disarm()
-        if self._house_timer is not None:
-            self._house_timer.cancel()
         self._uplink.close()
         self._drop_results()
-        await self._transfers.close()
+        await self._close_memory()
 
     def abandon(self) -> None:
         self._uplink.abandon()
@@ -172,32 +169,8 @@ class SharedEngine(ScheduledEngine):
         finally:
             del self._asked[number]
 
-    def empty(self, shape: Any, dtype: Any, *, zero: bool = False) -> Any:
-        array = arrays.empty(self._memory.view, shape, dtype, zero=zero)
-        self._mind_memory()
-        return array
-
-    async def put(self, obj: object) -> Ref:
-        stored = await self._transfers.put(self, obj)
-        self._mind_memory()
-        return Ref(stored)
-
     def stats(self) -> PoolStats:
-        seen = super().stats()
-        transfers = self._transfers
-        loading, ended = len(transfers.loading), transfers.ended_early
-        return replace(
-            seen,
-            workers=self._workers,
-            busy=0,
-            idle=0,
-            queued=seen.queued + loading,
-            pending=seen.pending + loading,
-            submitted=seen.submitted + loading + ended.total(),
-            failed=seen.failed + ended[Ending.ERROR],
-            cancelled=seen.cancelled + ended[Ending.CANCELLED],
-            timed_out=seen.timed_out + ended[Ending.TIMEOUT],
-        )
+        return replace(super().stats(), workers=self._workers, busy=0, idle=0)
 
     # What the uplink tells
 
@@ -370,9 +343,6 @@ class SharedEngine(ScheduledEngine):
     def ask_for_parts(self, call: Call) -> None:
         self._uplink.send((messages.HURRY, call.id))
 
-    async def read_part(self, payload: Any, buffers: Sequence[Any]) -> Any:
-        return await self._transfers.read(payload, buffers)
-
     # Sending
 
     def _send(self, number: int, calls: list[Call]) -> None:
@@ -469,63 +439,16 @@ class SharedEngine(ScheduledEngine):
             self._unasked = 0
             raise terms.full_there()
 
-    # Large arguments and results
+    # Memory
 
-    def _encode(
-        self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> bool:
-        last = self._turns.wants_memory
-        later = self._transfers.encode(self, call, args, kwargs, last=last)
-        if call.buffers or later:
-            self._mind_memory()
-        return later
-
-    def _loaded(self, call: Call) -> None:
-        if self._failure is not None:
-            raise self._failure
-        self._enter(call, time.monotonic())
-
-    def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
-        if not self._transfers.decode(call, payload, buffers):
-            super()._deliver(call, payload, buffers)
-
-    def _idle(self) -> bool:
-        return super()._idle() and not self._transfers.busy
-
-    def _elsewhere(self) -> int:
-        return len(self._transfers.loading)
-
-    def cancel(self, job: int) -> None:
-        if not self._transfers.cancel(job):
-            super().cancel(job)
-
-    def cancel_all(self) -> None:
-        self._transfers.cancel_all()
-        super().cancel_all()
-
-    async def _wait_memory(self) -> None:
-        self._mind_memory()
-        await self._transfers.memory_change()
-
-    def _mind_memory(self) -> None:
-        if self._house_timer is None:
-            self._house_timer = self.loop.call_later(_HOUSE, self._keep_house)
-
-    def _keep_house(self) -> None:
-        """Give memory back that nobody uses, here and in workers."""
-        self._house_timer = None
-        now = time.monotonic()
-        due = self._memory.arena.trim(now)
-        self._lent.forget(self._transfers.drain_dropped())
+    def _give_back(self, dropped: list[int]) -> bool:
+        self._lent.forget(dropped)
         self._send_forgotten()
         for worker, results in self._results.items():
             tokens = results.window.drain_released()
             if tokens:
                 self._uplink.send((messages.USED, worker, tokens))
-        self._transfers.memory_freed()
-        if due is not None or self._results or self._memory.arena.used:
-            delay = _HOUSE if due is None else min(max(due - now, 0.002), _HOUSE)
-            self._house_timer = self.loop.call_later(delay, self._keep_house)
+        return bool(self._results)
 
     def _forget_workers(self, workers: list[int]) -> None:
         for worker in workers:
