@@ -221,6 +221,29 @@ def spawn_grandchild(reached, until):
     wait_for(until)
 
 
+def spawn_apart(reached, until, way):
+    """Start a process that leaves this one's group, and perhaps its family; stay."""
+    import os
+    import subprocess
+
+    tell = 'echo $$ > "$0"; exec sleep 600'
+    if way == "session":
+        command = ["sh", "-c", tell, reached]
+        subprocess.Popen(command, start_new_session=True, env={})
+    elif way == "twice":
+        command = ["sh", "-c", f"setsid sh -c '{tell}' \"$0\" &", reached]
+        subprocess.run(command, check=True)
+    elif not (child := os.fork()):
+        if not os.fork():
+            os.setsid()
+            os.execv("/bin/sh", ["sh", "-c", tell, reached])
+        os._exit(0)
+    else:
+        os.waitpid(child, 0)
+    if until:
+        wait_for(until)
+
+
 class Point:
     def __init__(self, x, y):
         self.x = x

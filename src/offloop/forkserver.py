@@ -10,11 +10,14 @@ children.
 
 Nothing survives its parent. When the parent dies, however it dies, the lifeline ends
 and its pidfd becomes readable (a forked child of the parent may hold the lifeline
-open): the forkserver kills its workers with all their children and goes. Each worker
-has asked the kernel to be killed when the forkserver dies (PR_SET_PDEATHSIG), which
-works in an endless C loop and for a stopped process too; the forkserver is
+open): the forkserver kills its workers with all that they have started, and goes. Each
+worker has asked the kernel to be killed when the forkserver dies (PR_SET_PDEATHSIG),
+which works in an endless C loop and for a stopped process too; the forkserver is
 single-threaded, so "parent" means it and not a thread of it. The forkserver asks for
 SIGCONT: if somebody has stopped it, the parent's death wakes it up to clean up.
+
+What a job has started lives as long as its worker at most: orphans come to the
+forkserver, which knows by their mark whose they are (`leftovers`).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import sys
 import time
 import traceback
 
-from offloop import messages, worker
+from offloop import leftovers, messages, worker
 from offloop.wire.lifeline import Lifeline
 
 TYPE_CHECKING = False
@@ -43,10 +46,12 @@ _PR_SET_PDEATHSIG = 1
 class _Child:
     """A worker as its forkserver sees it."""
 
-    __slots__ = ("pid", "pidfd", "worker")
+    __slots__ = ("mark", "pid", "pidfd", "worker")
 
-    def __init__(self, worker: int, pid: int, pidfd: int | None) -> None:
+    def __init__(self, worker: int, mark: int, pid: int, pidfd: int | None) -> None:
         self.worker = worker
+        #: borne by it and all that it starts; unique in this forkserver
+        self.mark = mark
         self.pid = pid
         #: readable when the process has ended; None where the system has no pidfd
         self.pidfd = pidfd
@@ -73,26 +78,34 @@ class Forkserver:
         self._poll = select.poll()
         self._poll.register(lifeline.fileno(), select.POLLIN)
         self._parent = parent
-        #: tells of ended children where there is no pidfd, else None
-        self._wakeup = _WakeUp() if parent is None else None
+        #: number of workers that were forked, or tried to be
+        self._forks = 0
+        #: orphans of workers become children of this process
+        self._adopts = leftovers.adopt()
+        #: tells of ended orphans, and of ended workers where there is no pidfd
+        self._wakeup = _WakeUp() if parent is None or self._adopts else None
         for watched in (parent, self._wakeup):
             if watched is not None:
                 self._poll.register(watched, select.POLLIN)
 
     def serve(self) -> None:
         """Obey until the lifeline ends, then leave nothing behind."""
+        line = self._lifeline.fileno()
         while not self._lifeline.ended:
             ready = [descriptor for descriptor, _ in self._poll.poll()]
             if self._parent in ready:
                 break
             if self._wakeup is not None and self._wakeup.fileno() in ready:
                 self._wakeup.drain()
-                ready += list(self._children)
+                if self._parent is None:
+                    ready += list(self._children)
             for descriptor in ready:
                 child = self._children.get(descriptor)
                 if child is not None:
                     self._reap(descriptor, child)
-            if self._lifeline.fileno() in ready:
+            if self._adopts and ready != [line]:  # somebody has ended
+                self._sweep()
+            if line in ready:
                 for order in self._lifeline.receive():
                     self._obey(order)
         self._end_children()
@@ -115,6 +128,7 @@ class Forkserver:
     def _fork(self, number: int, address: str) -> None:
         files = tuple(self._lifeline.take_descriptor() for _ in range(3))
         forkserver = os.getpid()
+        self._forks += 1
         try:
             pid = os.fork()
         except OSError as error:
@@ -131,10 +145,12 @@ class Forkserver:
         # The child is not reaped before this, so its pid cannot belong to another
         # process.
         pidfd = None
-        if self._wakeup is None:
+        if self._parent is not None:
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
-        self._children[pid if pidfd is None else pidfd] = _Child(number, pid, pidfd)
+        self._children[pid if pidfd is None else pidfd] = _Child(
+            number, self._forks, pid, pidfd
+        )
         told = (messages.STARTED, number, pid, pidfd is not None)
         self._lifeline.send(told, *([] if pidfd is None else [pidfd]))
 
@@ -157,6 +173,22 @@ class Forkserver:
         peak = usage.ru_maxrss * unit
         answer = (messages.EXITED, child.worker, pid, code, peak, ended_at)
         self._lifeline.send(answer)
+
+    def _sweep(self) -> None:
+        """Kill what workers that have ended left running; forget what has ended.
+
+        A killed one's own children come here in turn, and its end calls for the next
+        sweep. What a module started that was imported here bears no mark: it stays.
+        """
+        workers = {child.pid for child in self._children.values()}
+        marks = {child.mark for child in self._children.values()}
+        for pid in leftovers.children():
+            if pid not in workers:
+                mark = leftovers.mark_of(pid)
+                if mark is not None and mark not in marks:
+                    _kill(pid)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def _learn(self, module: str) -> None:
         """Import a module that a worker has found to be harmless; undo is impossible.
@@ -191,6 +223,7 @@ class Forkserver:
         try:
             # Ctrl-C is for the parent; a kill takes grandchildren along.
             os.setpgid(0, 0)
+            leftovers.mark(self._forks)
             if not _tie_to_parent(forkserver, signal.SIGKILL):
                 os._exit(code)
             self._let_go()
@@ -221,6 +254,9 @@ class Forkserver:
         for child in self._children.values():
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child.pid, 0)
+        # Each kill may bring more orphans. Those of another user are not waited for.
+        while self._adopts and sum(map(_kill, leftovers.children())):
+            os.waitpid(-1, 0)
 
 
 class _WakeUp:
@@ -245,6 +281,15 @@ class _WakeUp:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._reader.close()
         self._writer.close()
+
+
+def _kill(pid: int) -> bool:
+    """Kill a child; False if this process may not, or it was reaped."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _close_all(descriptors: tuple[int, ...]) -> None:

@@ -153,6 +153,38 @@ async def test_a_worker_that_leaves_a_grandchild_takes_it_along(gate):
         assert not grandchild.is_running()
 
 
+@pytest.mark.parametrize("way", ["session", "twice", "forks"])
+async def test_what_has_left_the_group_goes_with_its_own_worker_alone(gate, way):
+    theirs, ours, never = gate(), gate(), gate()
+    async with Pool(2) as pool:
+        other = pool.submit(jobs.spawn_apart, str(theirs), str(never), way)
+        bystander = psutil.Process(await theirs.reached())
+        job = pool.submit(jobs.spawn_apart, str(ours), str(never), way)
+        victim = psutil.Process(await ours.reached())
+        assert os.getsid(victim.pid) == victim.pid
+        foreign = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+        job.cancel()
+        await asyncio.to_thread(psutil.wait_procs, [victim], 10)
+        assert not victim.is_running()
+        assert bystander.is_running()
+        other.cancel()
+        await asyncio.to_thread(psutil.wait_procs, [bystander], 10)
+        assert not bystander.is_running()
+        assert await foreign.communicate(b"alive") == (b"alive", None)
+        assert foreign.returncode == 0
+
+
+async def test_a_daemon_outlives_its_job_and_not_its_worker(gate):
+    reached = gate()
+    async with Pool(1) as pool:
+        await pool.run(jobs.spawn_apart, str(reached), "", "forks")
+        daemon = psutil.Process(await reached.reached())
+        await pool.run(jobs.pid)
+        assert daemon.is_running()
+    await asyncio.to_thread(psutil.wait_procs, [daemon], 10)
+    assert not daemon.is_running()
+
+
 async def test_a_killed_forkserver_is_replaced():
     async with Pool(2, retries=1) as pool:
         await pool.ready()

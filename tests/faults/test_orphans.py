@@ -98,6 +98,19 @@ def test_killing_the_program_ends_workers_in_an_endless_c_loop(tmp_path, gate, s
     assert rest == []
 
 
+@pytest.mark.parametrize("way", ["session", "twice", "forks"])
+def test_what_jobs_have_sent_apart_ends_with_the_program(tmp_path, pipe, way):
+    reached, never = pipe(), pipe()
+    arguments = f"{reached.path!r}, {never.path!r}, {way!r}"
+    program = run(tmp_path, "jobs.spawn_apart", arguments)
+    assert program.stdout.readline() == "running\n"
+    apart = [psutil.Process(reached.reached())]
+    program.kill()
+    program.communicate()
+    _, alive = psutil.wait_procs(apart, timeout=10)
+    assert not alive
+
+
 @pytest.mark.parametrize("victims", [slice(0, 1), slice(1, 2), slice(0, 3)])
 def test_stopped_processes_end_with_the_program(tmp_path, victims):
     program = run(tmp_path, "max", "range(10)", "await asyncio.sleep(600)")
