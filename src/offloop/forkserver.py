@@ -109,6 +109,8 @@ class Forkserver:
                 for order in self._lifeline.receive():
                     self._obey(order)
         self._end_children()
+        if self._wakeup is not None:
+            self._wakeup.close()
         if not self._dismissed:
             _remove(self._folder)
 
