@@ -16,8 +16,7 @@ import pytest
 
 import jobs
 from forkservers import Forkserver, forkserver, run
-from offloop import forkserver as module
-from offloop import messages, worker
+from offloop import messages, ties, worker
 from offloop.wire.lifeline import Lifeline
 
 
@@ -302,7 +301,7 @@ def test_a_parent_that_ended_before_it_began_is_missed(folder):
 
 def test_what_the_kernel_refuses_is_an_error():
     with pytest.raises(OSError, match="Invalid argument"):
-        module._tie_to_parent(os.getppid(), 9999)
+        ties.tie_to_parent(os.getppid(), 9999)
 
 
 @pytest.mark.parametrize(("parent", "lives"), [(os.getppid(), True), (1, False)])
@@ -310,13 +309,13 @@ def test_where_the_kernel_cannot_be_asked_the_parent_is_compared(
     monkeypatch, parent, lives
 ):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert module._tie_to_parent(parent, 9999) is lives
+    assert ties.tie_to_parent(parent, 9999) is lives
 
 
 def test_a_parent_that_is_gone_cannot_be_watched():
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
-    assert module._open_parent(process.pid) is None
+    assert ties.open_parent(process.pid) is None
 
 
 def test_where_there_is_no_proc_pythons_threads_count(monkeypatch):

@@ -33,14 +33,12 @@ import sys
 import time
 import traceback
 
-from offloop import leftovers, messages, worker
+from offloop import leftovers, messages, ties, worker
 from offloop.wire.lifeline import Lifeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Child:
@@ -226,7 +224,7 @@ class Forkserver:
             # Ctrl-C is for the parent; a kill takes grandchildren along.
             os.setpgid(0, 0)
             leftovers.mark(self._forks)
-            if not _tie_to_parent(forkserver, signal.SIGKILL):
+            if not ties.tie_to_parent(forkserver, signal.SIGKILL):
                 os._exit(code)
             self._let_go()
             gc.enable()
@@ -310,8 +308,8 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(line, False)
-    watched = _open_parent(parent)
-    alive = _tie_to_parent(parent, signal.SIGCONT)
+    watched = ties.open_parent(parent)
+    alive = ties.tie_to_parent(parent, signal.SIGCONT)
     with contextlib.closing(Lifeline(socket.socket(fileno=line))) as lifeline:
         if alive and _preload_guarded(lifeline, preload, watched, folder):
             # Frozen objects are never visited by a child's collector, so their pages
@@ -390,31 +388,3 @@ def _preload(lifeline: Lifeline, modules: list[str]) -> bool:
         lifeline.send((messages.FAILED, names, text))
         return False
     return True
-
-
-def _open_parent(parent: int) -> int | None:
-    """Return a descriptor that is readable once the parent has ended, if any can be.
-
-    It may be of another process with the same number: compare the parent afterwards.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return None
-    with contextlib.suppress(ProcessLookupError):
-        return os.pidfd_open(parent)
-    return None
-
-
-def _tie_to_parent(parent: int, signum: int) -> bool:
-    """Ask the kernel to send `signum` to this process when its parent ends.
-
-    Returns:
-        False if the parent has ended already, which nobody would tell any more.
-    """
-    if sys.platform == "linux":
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-    return os.getppid() == parent

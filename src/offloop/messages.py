@@ -38,6 +38,14 @@ behind it, if any, are large buffers in the order in which the envelope names th
                                               GONE      workers
                                               DUMPED    number, dumps
 
+    primary → child                          child → primary
+    BEGIN    role, settings, files (+ files)  READY
+    EMPLOY                                    LEAVING   why
+    RETIRE   seconds, whether all go          RENEWED   trouble
+    PROBE    (+ a connection)
+    UNREADY  why, or ""
+    RENEW
+
 A *call* is ``(job, function, payload)``, and if there is more to say of it, ``(...,
 places, attempt, deadline, many, context)``. A *result* is ``(job, (payload, started),
 run time)``, and an *answer* that is more than such a result ``(..., status, places)``.
@@ -135,3 +143,14 @@ STARTED = 32
 EXITED = 33
 LEARNED = 34
 FAILED = 35
+
+# primary → child, and back (beside READY), over the lifeline
+BEGIN = 61
+EMPLOY = 62
+RETIRE = 63
+PROBE = 64
+UNREADY = 65
+RENEW = 66
+
+LEAVING = 71
+RENEWED = 72

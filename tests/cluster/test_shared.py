@@ -333,11 +333,16 @@ async def test_without_a_coordinator_it_says_what_to_start():
         await Pool(engine="shared").start()
 
 
-async def test_a_pool_of_somebody_else_has_no_private_options():
+async def test_a_pool_of_somebody_else_has_no_private_options(monkeypatch, caplog):
     with pytest.raises(UsageError, match="memory_limit cannot be given"):
         await Pool(engine="shared", memory_limit="1GiB").start()
     with pytest.raises(UsageError, match="is no name"):
         await Pool(engine="shared://../x").start()
+    monkeypatch.setenv("OFFLOOP_ENGINE", "shared")
+    caplog.set_level("INFO", "offloop")
+    with pytest.raises(StartError):  # as there is no coordinator
+        await Pool(memory_limit="1GiB", name="mine").start()
+    assert "memory_limit of pool 'mine' is not its own here" in caplog.text
 
 
 @pytest.mark.slow

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from offloop import runtime
+from offloop import messages, runtime
 from offloop.cluster.coordinator import Coordinator
 from offloop.cluster.door import Door
-from offloop.options import PoolOptions
+from offloop.errors import OffloopError, StartError, UsageError
+from offloop.options import PoolOptions, Recycle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from offloop.cluster.child import ChildLine
 
 # Seconds that running jobs get when the coordinator was asked to end.
 DRAIN_TIME = 10.0
@@ -31,6 +35,9 @@ class PoolSettings:
         max_pending: jobs of all clients together that may be pending.
         max_pending_per_client: the same for each of them; None: as many.
         preload: modules to import before the first worker is forked.
+        memory_limit: bytes that a worker may hold; None: any number.
+        recycle_jobs, recycle_age, recycle_rss: after so many jobs, seconds, or at so
+            many bytes a worker is replaced by a fresh one; None: never.
     """
 
     compute: int | None = None
@@ -38,6 +45,10 @@ class PoolSettings:
     max_pending: int = 100_000
     max_pending_per_client: int | None = None
     preload: tuple[str, ...] = ()
+    memory_limit: int | str | None = None
+    recycle_jobs: int | None = None
+    recycle_age: float | None = None
+    recycle_rss: int | str | None = None
 
     def options(self) -> PoolOptions:
         """Return the options of the pool.
@@ -48,9 +59,13 @@ class PoolSettings:
         given: dict[str, Any] = {}
         if self.compute is not None:
             given["max_workers"] = self.compute
+        limits = (self.recycle_jobs, self.recycle_age, self.recycle_rss)
+        if limits != (None, None, None):
+            given["recycle"] = Recycle(*limits)
         return PoolOptions(
             max_pending=self.max_pending,
             preload=self.preload,
+            memory_limit=self.memory_limit,  # type: ignore[arg-type]  # made bytes there
             name=f"shared pool {self.name}",
             **given,
         )
@@ -103,3 +118,65 @@ async def coordinate(
         await ended.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(coordinator.drain(), DRAIN_TIME)
+
+
+def run(line: ChildLine, settings: dict[str, Any], files: list[int]) -> None:
+    """Run the coordinator of a primary until it is sent away.
+
+    Args:
+        line: to the primary.
+        settings: see `Primary`.
+        files: none.
+    """
+    pool = PoolSettings(**settings["pool"])
+    try:
+        asyncio.run(_obey(line, pool))
+    except (StartError, UsageError) as error:
+        print(f"the shared pool cannot start: {error}", file=sys.stderr)
+        if isinstance(error, StartError) and error.output:
+            print(error.output, file=sys.stderr)
+        raise SystemExit(3) from None
+
+
+async def _obey(line: ChildLine, settings: PoolSettings) -> None:
+    """Run a shared pool until the primary, or SIGTERM, ends it."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[float] = loop.create_future()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def end(seconds: float) -> None:
+        if not ended.done():
+            ended.set_result(seconds)
+
+    def told_to_go() -> None:
+        line.say(messages.LEAVING, "it was sent SIGTERM")
+        end(DRAIN_TIME)
+
+    loop.add_signal_handler(signal.SIGTERM, told_to_go)
+    async with open_coordinator(settings, runtime.make_home(settings.name)) as pool:
+
+        def hear(kind: int, *details: Any) -> None:
+            if kind == messages.RETIRE:
+                end(details[0])
+            elif kind == messages.RENEW:
+                task = loop.create_task(_renew(pool, line))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+        line.listen(hear)
+        line.say(messages.READY)
+        seconds = await ended
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pool.drain(), seconds)
+
+
+async def _renew(pool: Coordinator, line: ChildLine) -> None:
+    """Replace all workers by such with new code, and tell how it went."""
+    try:
+        await pool.reload(None)
+    except OffloopError as error:
+        line.say(messages.RENEWED, str(error))
+    else:
+        line.say(messages.RENEWED, "")

@@ -6,6 +6,7 @@ number by themselves must not clash.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,14 @@ from offloop.errors import PoolFull, UsageError
 if TYPE_CHECKING:
     from offloop.options import PoolOptions
 
+_log = logging.getLogger("offloop")
+
 # What belongs to the workers, and so to whoever started them.
-_PRIVATE = ("initializer", "env", "recycle", "memory_limit", "isolation")
+_PRIVATE = ("initializer", "env", "isolation", "recycle", "memory_limit")
+
+# What changes no result, so that a program that did not choose this engine can do with
+# what the workers have got.
+_LIMITS = ("recycle", "memory_limit")
 
 
 def plain_key(key: Any) -> Any:
@@ -40,14 +47,27 @@ def first_put() -> int:
 def refuse_private(options: PoolOptions) -> None:
     """Refuse what only a pool of one's own can have.
 
+    A program that was written for a pool of its own, and was sent here by its
+    environment, is told that the coordinator's limits hold.
+
     Raises:
         UsageError: names it.
     """
     if sys.platform != "linux":
         raise UsageError('engine="shared" needs Linux; use engine="local"')
     defaults: dict[str, object] = {"env": {}}
+    sent_here = bool(os.environ.get("OFFLOOP_ENGINE"))
     for word in _PRIVATE:
-        if getattr(options, word) != defaults.get(word):
+        if getattr(options, word) == defaults.get(word):
+            continue
+        if sent_here and word in _LIMITS:
+            _log.info(
+                "%s of pool %r is not its own here: the shared pool has what "
+                "`offloop serve` was given",
+                word,
+                options.name,
+            )
+        else:
             raise UsageError(
                 f"{word} cannot be given to a shared pool, whose workers serve other "
                 "programs too: leave it out, or have a pool of your own, with "

@@ -1,0 +1,259 @@
+"""The process that serves nothing, and sees to it that others do.
+
+                     ┌──▶ coordinator ──▶ compute workers
+    signals ──▶ primary ──▶ server ┐
+                     ├──▶ server ├── the same listening sockets
+                     └──▶ server ┘
+
+It opens the sockets and hands them down, keeps one coordinator and the wanted number of
+servers alive by a crew each, and ends them in order: servers first, the pool that they
+use last. No request and no job passes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from offloop import runtime
+from offloop.cluster.coordinate import DRAIN_TIME
+from offloop.cluster.crew import Crew
+from offloop.cluster.loads import SEATS, Field, Loads, make_page
+from offloop.core.children import SupervisionState
+from offloop.core.supervision import Supervision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from offloop.cluster.binding import Bound
+    from offloop.cluster.coordinate import PoolSettings
+    from offloop.cluster.logs import Printer
+    from offloop.cluster.offspring import Offspring
+    from offloop.cluster.settings import ServeSettings
+
+#: exit codes beside 0
+START_FAILED = 3
+CRASH_LOOP = 4
+
+# A coordinator that was killed after so many seconds of work was not at fault.
+_WORKED = 1.0
+
+
+class Primary:
+    """Keeps one application served.
+
+    Args:
+        settings: how.
+        pool: what the servers' shared pool is made of; None: they have none.
+        home: directory of this user alone, for its sockets.
+        bound: what to listen on; stays the caller's.
+        printer: of all that is said.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        pool: PoolSettings | None,
+        home: Path,
+        bound: Sequence[Bound],
+        printer: Printer,
+    ) -> None:
+        self.settings = settings
+        self._pool = pool
+        self._bound = bound
+        self._printer = printer
+        self._page = make_page()
+        self.loads = Loads(self._page)
+        #: seats that are taken
+        self._seats: set[int] = set()
+        #: those who wait for a change
+        self._watchers: list[asyncio.Future[None]] = []
+        self._home = home
+        #: the first coordinator, or no server at all, was able to start
+        self._start_failed = False
+        #: exit code; None while nothing has ended it
+        self.code: int | None = None
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        #: keeps the coordinator; wants none if the servers have no shared pool
+        self.coordinators = Crew(
+            "coordinator",
+            Supervision(boot_timeout=settings.boot_timeout),
+            self,
+            environment,
+            DRAIN_TIME,
+            printer,
+        )
+        if pool is not None:
+            environment = {
+                **environment,
+                "OFFLOOP_ENGINE": "shared",
+                runtime.DOOR_VARIABLE: str(home / "pool.sock"),
+            }
+        #: keeps the servers
+        self.servers = Crew(
+            "server",
+            Supervision(boot_timeout=settings.boot_timeout),
+            self,
+            environment,
+            settings.graceful_timeout,
+            printer,
+        )
+        #: servers that there should be
+        self.wanted = settings.workers
+
+    async def run(self) -> int:
+        """Serve until somebody ends it; returns the exit code."""
+        self._listen_to_signals()
+        try:
+            if self._pool is not None:
+                self.coordinators.scale(1)
+                await self.until(lambda: bool(self.coordinators.working))
+            if self.code is None:
+                self.servers.scale(self.wanted)
+                await self.until(lambda: len(self.servers.working) >= self.wanted)
+            if self.code is None:
+                self._say_ready()
+            await self.until(lambda: False)
+        finally:
+            await self._end()
+        assert self.code is not None
+        return self.code
+
+    def say(self, text: str) -> None:
+        """Tell people something."""
+        for line in text.splitlines():
+            self._printer.print("primary", None, os.getpid(), line)
+
+    def _say_ready(self) -> None:
+        where = ", ".join(bound.url for bound in self._bound)
+        pool = "" if self._pool is None else ", with a shared pool"
+        self.say(f"{self.settings.app} is served at {where} by {self.wanted}{pool}")
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds, or the end has begun."""
+        while self.code is None and not condition():
+            await self._next_change()
+
+    async def _next_change(self) -> None:
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    # The end
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
+
+    def _interrupted(self) -> None:
+        if self.code is None:
+            self.stop()
+        else:
+            self.stop_now()
+
+    def stop(self, code: int = 0) -> None:
+        """Let what is under way end, then end."""
+        if self.code is None:
+            self.code = code
+            seconds = self.settings.graceful_timeout
+            self.say(f"ending: open requests get {seconds:g} s")
+            for bound in self._bound:
+                bound.close()
+            self.servers.dismiss(self.settings.graceful_timeout)
+            self.changed()
+
+    def stop_now(self) -> None:
+        """End at once, whatever is under way."""
+        self.stop()
+        self.coordinators.dismiss(0.0)
+        self.servers.kill()
+        self.coordinators.kill()
+
+    async def _end(self) -> None:
+        """Wait for the end of the servers, then end the coordinator."""
+        self.stop()
+        while not self.servers.gone:
+            await self._next_change()
+        if not self.coordinators.dismissed:
+            self.coordinators.dismiss(DRAIN_TIME)
+        while not self.coordinators.gone:
+            await self._next_change()
+        if self.coordinators.ever_ready:
+            for name in ("pool.sock", "pool.lock"):  # of one that was killed
+                (self._home / name).unlink(missing_ok=True)
+        self.loads.close()
+        os.close(self._page)
+
+    # What crews need
+
+    def equip(self, child: Offspring) -> tuple[dict[str, Any], Sequence[int]]:
+        """Return settings and files of a child that is about to begin."""
+        settings: dict[str, Any] = {"app_dir": self.settings.app_dir}
+        if child.role == "coordinator":
+            assert self._pool is not None
+            return {**settings, "pool": asdict(self._pool)}, []
+        child.seat = min(set(range(SEATS)) - self._seats)
+        self._seats.add(child.seat)
+        self.loads.clear(child.seat)
+        self.loads.reach(max(self._seats) + 1)
+        settings["app"] = self.settings.app
+        settings["seat"] = child.seat
+        settings["core"] = self._core_of(child)
+        settings["graceful_timeout"] = self.settings.graceful_timeout
+        settings["ready_path"] = self.settings.ready_path
+        settings["uvicorn"] = dict(self.settings.uvicorn)
+        listeners = [bound.socket.fileno() for bound in self._bound]
+        return settings, [self._page, *listeners]
+
+    def _core_of(self, child: Offspring) -> int | None:
+        if not self.settings.pin:
+            return None
+        cores = sorted(os.sched_getaffinity(0))
+        return cores[max(child.slot, 0) % len(cores)]
+
+    def heard(self, child: Offspring, kind: int, details: Sequence[Any]) -> None:
+        """Take what a child says that is not for its crew."""
+
+    def has_worked(self, child: Offspring) -> bool:
+        """Tell whether a child has ever done what it is for."""
+        if child.role == "server":
+            return self.loads.read(child.seat, Field.ANSWERED) > 0
+        return time.monotonic() - child.ready_at > _WORKED
+
+    def child_ended(self, child: Offspring) -> None:
+        """Take leave of a child."""
+        if child.seat >= 0:
+            self.loads.clear(child.seat)
+            self._seats.remove(child.seat)
+
+    def changed(self) -> None:
+        """Look at the crews: something has changed."""
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+        if self.code is None:
+            self._look_for_ruin()
+
+    def _look_for_ruin(self) -> None:
+        """End if nothing could be started, or no server is left and none can be had."""
+        servers = self.servers
+        if self._start_failed:
+            self.stop(START_FAILED)
+            return
+        failed = servers.supervision.state is SupervisionState.FAILED
+        if failed and not servers.children:
+            self.say("no server is left, and none stays alive: giving up")
+            self.stop(CRASH_LOOP)
+
+    def gave_up(self, crew: Crew, reason: str) -> None:
+        """No child of this crew can be had for now."""
+        self.say(f"the {crew.role} cannot be kept alive: {reason}")
+        self._start_failed = self._start_failed or not crew.ever_ready

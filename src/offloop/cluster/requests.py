@@ -1,0 +1,114 @@
+"""Stands before the application of a server: counts, and closes connections in order.
+
+    uvicorn ──▶ Counted ──▶ the application
+
+A request passes through untouched. While its server is about to go, the answer says
+that the connection ends with it, so that the client's next request goes to another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from offloop.cluster.loads import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from offloop.cluster.loads import Loads
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_CLOSE = (b"connection", b"close")
+
+
+class Counted:
+    """An application whose requests are counted.
+
+    Args:
+        app: it.
+        loads: of all servers.
+        seat: of this one.
+        begun: called when a request or a websocket begins.
+        ready_path: answered here, if it is not "".
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        loads: Loads,
+        seat: int,
+        begun: Callable[[], object],
+        ready_path: str,
+    ) -> None:
+        self._app = app
+        self._loads = loads
+        self._seat = seat
+        self._begun = begun
+        self._ready_path = ready_path
+        #: answers end their connections
+        self.leaving = False
+        #: why no more requests should come here; "" while they may
+        self.unready = ""
+        #: requests in hand; websockets, which may last for ever, are not among them
+        self.in_hand = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        self._begun()
+        if kind != "http":
+            await self._app(scope, receive, send)
+        elif self._ready_path and scope["path"] == self._ready_path:
+            await self._tell_ready(send)
+        else:
+            await self._count(scope, receive, send)
+
+    async def _count(self, scope: Message, receive: Receive, send: Send) -> None:
+        loads, seat = self._loads, self._seat
+
+        async def closing(message: Message) -> None:
+            if self.leaving and message["type"] == "http.response.start":
+                headers = message.get("headers", ())
+                message = {**message, "headers": [*headers, _CLOSE]}
+            await send(message)
+
+        self.in_hand += 1
+        loads.add(seat, Field.WORK)
+        try:
+            await self._app(scope, receive, closing)
+        finally:
+            self.in_hand -= 1
+            loads.add(seat, Field.WORK, -1)
+            loads.add(seat, Field.ANSWERED)
+
+    async def _tell_ready(self, send: Send) -> None:
+        why = "about to go" if self.leaving else self.unready
+        body = f"{why or 'ready'}\n".encode()
+        await answer(send, 503 if why else 200, body)
+
+
+async def answer(
+    send: Send, status: int, body: bytes, *more: tuple[bytes, bytes]
+) -> None:
+    """Send a whole answer in plain text.
+
+    Args:
+        send: of the request.
+        status: of the answer.
+        body: its text.
+        more: headers beside type and length.
+    """
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        *more,
+    ]
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

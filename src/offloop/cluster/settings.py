@@ -1,0 +1,40 @@
+"""What `offloop serve` was asked for, in plain values that travel to its children."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How an application is served.
+
+    Attributes:
+        app: what to serve, as "module:attribute".
+        workers: servers.
+        bind: where to listen, each "HOST:PORT" or "unix:PATH".
+        app_dir: directory that modules are imported from first.
+        pin: tie each server to one core.
+        graceful_timeout: seconds that open requests get when a server goes.
+        boot_timeout: seconds that a server has until it is ready.
+        ready_path: path of a request that asks whether this is a good place for more
+            requests; "": the application has its own.
+        probe: path that must be answered without an error before a new version of the
+            application may serve; "": to be ready is enough.
+        uvicorn: options of `uvicorn.Config`, passed through.
+    """
+
+    app: str
+    workers: int = 1
+    bind: tuple[str, ...] = ("127.0.0.1:8000",)
+    app_dir: str = "."
+    pin: bool = False
+    graceful_timeout: float = 30.0
+    boot_timeout: float = 60.0
+    ready_path: str = ""
+    probe: str = ""
+    uvicorn: Mapping[str, Any] = field(default_factory=dict)
