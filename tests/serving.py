@@ -31,8 +31,10 @@ class Serving:
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", "offloop", "serve", *arguments]
+        if "--app-dir" not in arguments:
+            command += ["--app-dir", str(coordinators.TESTS)]
         self.process = subprocess.Popen(
-            [*command, "--app-dir", str(coordinators.TESTS)],
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=coordinators.environment(**environment),

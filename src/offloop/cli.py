@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 # Name of each command, and the module that holds it under that name.
-_COMMANDS = {"demo": "offloop.demo.command", "serve": "offloop.cluster.command"}
+_COMMANDS = {
+    "demo": "offloop.demo.command",
+    "serve": "offloop.cluster.command",
+    **dict.fromkeys(
+        ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal"),
+        "offloop.cluster.operate",
+    ),
+}
 
 
 def main() -> None:

@@ -105,6 +105,18 @@ _SERVER_OPTIONS = [
         help="That a server has until it is ready.",
     ),
     click.Option(
+        ["--probe"],
+        default="",
+        metavar="PATH",
+        help="That a new version must answer without an error before it may serve.",
+    ),
+    click.Option(
+        ["--pidfile"],
+        default="",
+        metavar="PATH",
+        help="For the process id; refused while another process lives that has it.",
+    ),
+    click.Option(
         ["--ready-path"],
         default="",
         metavar="PATH",
@@ -212,6 +224,7 @@ def _serve(settings: ServeSettings, pool: PoolSettings, *, as_json: bool) -> int
     """Serve an application; returns the exit code."""
     from offloop import runtime
     from offloop.cluster.binding import bind
+    from offloop.cluster.locks import PidFile
     from offloop.cluster.logs import Printer
     from offloop.cluster.primary import Primary
 
@@ -222,6 +235,8 @@ def _serve(settings: ServeSettings, pool: PoolSettings, *, as_json: bool) -> int
     scheme = "https" if settings.uvicorn.get("ssl_certfile") else "http"
     with contextlib.ExitStack() as stack:
         stack.callback(runtime.leave_home, home)
+        if settings.pidfile:
+            stack.callback(PidFile(settings.pidfile).close)
         bound = []
         for address in settings.bind:
             bound.append(bind(address, scheme))

@@ -118,6 +118,8 @@ class Crew:
         self.ever_ready = False
         #: why no child can be had; "" while they can
         self.failure = ""
+        #: children that have ended before they were ready
+        self.start_failures = 0
         #: the latest ends, as plain values
         self.ends: deque[dict[str, Any]] = deque(maxlen=_ENDS)
 
@@ -299,11 +301,13 @@ class Crew:
         if child.reason is not None:
             reason = child.reason.value
         elif not child.ready:
+            self.start_failures += child.number > 0
             reason = ExitReason.START_FAILED.value
         else:
             reason = child.ending or ExitReason.CRASHED.value
         self.ends.append(
             {
+                "at": time.time(),
                 "role": child.role,
                 "slot": child.slot,
                 "pid": child.pid,

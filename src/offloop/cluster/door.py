@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from offloop import messages, runtime
 from offloop.cluster.clients import Client
+from offloop.cluster.locks import lock
 from offloop.engines.uplink import VERSION
-from offloop.errors import StartError
 from offloop.wire.lifeline import Lifeline
 
 if TYPE_CHECKING:
@@ -58,7 +57,11 @@ class Door:
         #: connections that have not said who they are
         self._strangers: dict[Lifeline, runtime.Peer] = {}
         coordinator.dismiss = self._went
-        self._lock = _lock(home / "pool.lock")
+        self._lock = lock(
+            home / "pool.lock",
+            f"there is a coordinator at {home} already: stop that one, or give this "
+            "one another name (--name)",
+        )
         self._path.unlink(missing_ok=True)  # of a coordinator that was killed
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.setblocking(False)
@@ -156,26 +159,3 @@ class Door:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._coordinator.client_went(client)
-
-
-def _lock(path: Path) -> int:
-    """Lock a file for as long as this process lives; returns its descriptor.
-
-    Raises:
-        StartError: another process has it.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        except FileNotFoundError:  # whoever had it has just removed it
-            pass
-        except OSError:
-            os.close(descriptor)
-            raise StartError(
-                f"there is a coordinator at {path.parent} already: stop that one, or "
-                "give this one another name (--name)"
-            ) from None
-        os.close(descriptor)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from offloop.cluster.logs import Lines
     from offloop.core.exits import ExitReason
+    from offloop.hearing import Hearing
 
 # Runs in the new interpreter. Its first argument is for people who look at processes.
 _BOOTSTRAP = (
@@ -66,6 +67,10 @@ class Offspring:
         self.slot = slot
         #: its row in the page of loads, if it is a server
         self.seat = -1
+        #: asks it where it is, if it can be asked
+        self.hearing: Hearing | None = None
+        #: descriptor of its status page, if it has one; owned by this object
+        self.page = -1
         self.made_at = time.monotonic()
         #: when it has said that it is ready; inf before
         self.ready_at = inf
@@ -113,6 +118,11 @@ class Offspring:
         self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._notice_end)
         self._loop.add_reader(self._line.fileno(), self._read)
+
+    @property
+    def last_lines(self) -> str:
+        """The last that it has written."""
+        return "" if self.lines is None else self.lines.last
 
     @property
     def ready(self) -> bool:
@@ -163,12 +173,14 @@ class Offspring:
         self._line.close()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        said = ""
         if self.lines is not None:
             self.lines.close()
-            said = self.lines.last
+        if self.hearing is not None:
+            self.hearing.close()
+            os.close(self.page)
         code = ended.si_status
         if ended.si_code != os.CLD_EXITED:
             code = -code
-        self.exit = WorkerExit(self.pid, code, 0, time.monotonic(), printed=said)
+        ended_at, said = time.monotonic(), self.last_lines
+        self.exit = WorkerExit(self.pid, code, 0, ended_at, printed=said)
         self._ended(self)

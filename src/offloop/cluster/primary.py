@@ -19,12 +19,15 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from offloop import runtime
+from offloop import messages, runtime
+from offloop.cluster.control import Control
 from offloop.cluster.coordinate import DRAIN_TIME
 from offloop.cluster.crew import Crew
 from offloop.cluster.loads import SEATS, Field, Loads, make_page
 from offloop.core.children import SupervisionState
 from offloop.core.supervision import Supervision
+from offloop.hearing import Hearing
+from offloop.wire.status import create_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +77,15 @@ class Primary:
         #: those who wait for a change
         self._watchers: list[asyncio.Future[None]] = []
         self._home = home
+        self._control = Control(self, home)
+        #: why load balancers should send no more requests; "" while they may
+        self._unready = ""
+        #: gets what the coordinator says of new code for its workers
+        self._renewed: asyncio.Future[str] | None = None
+        #: when it began, in monotonic seconds
+        self.began = time.monotonic()
+        #: every server has been ready once
+        self._serving = False
         #: the first coordinator, or no server at all, was able to start
         self._start_failed = False
         #: exit code; None while nothing has ended it
@@ -109,6 +121,7 @@ class Primary:
     async def run(self) -> int:
         """Serve until somebody ends it; returns the exit code."""
         self._listen_to_signals()
+        await self._control.open()
         try:
             if self._pool is not None:
                 self.coordinators.scale(1)
@@ -117,12 +130,57 @@ class Primary:
                 self.servers.scale(self.wanted)
                 await self.until(lambda: len(self.servers.working) >= self.wanted)
             if self.code is None:
+                self._serving = True
                 self._say_ready()
             await self.until(lambda: False)
         finally:
             await self._end()
+            await self._control.close()
         assert self.code is not None
         return self.code
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it is served."""
+        return [bound.url for bound in self._bound]
+
+    @property
+    def door(self) -> str:
+        """Path to the coordinator of the shared pool, "" if there is none."""
+        return "" if self._pool is None else str(self._home / "pool.sock")
+
+    @property
+    def state(self) -> str:
+        """How it is, in a word."""
+        if self.code is not None:
+            return "ending"
+        if self.servers.supervision.state is SupervisionState.FAILED:
+            return "crash loop"
+        if not self._serving:
+            return "starting"
+        return self._unready or "serving"
+
+    def scale(self, servers: int) -> None:
+        """Have so many servers from now on."""
+        self.wanted = servers
+        if self.servers.ever_ready:  # else it begins with as many
+            self.servers.scale(servers)
+
+    def set_unready(self, why: str) -> None:
+        """Have servers say that no more requests should come; "" that they may."""
+        self._unready = why
+        for child in self.servers.children.values():
+            child.tell((messages.UNREADY, why))
+
+    async def renew_pool(self) -> str:
+        """Give the shared pool's workers new code; returns why it is no good, or ""."""
+        (coordinator,) = self.coordinators.working
+        renewed = self._renewed = asyncio.get_running_loop().create_future()
+        coordinator.tell((messages.RENEW,))
+        await self.until(lambda: renewed.done() or coordinator.exit is not None)
+        self._renewed = None
+        # A coordinator that has just died gets a successor with new code anyway.
+        return renewed.result() if renewed.done() else ""
 
     def say(self, text: str) -> None:
         """Tell people something."""
@@ -130,7 +188,7 @@ class Primary:
             self._printer.print("primary", None, os.getpid(), line)
 
     def _say_ready(self) -> None:
-        where = ", ".join(bound.url for bound in self._bound)
+        where = ", ".join(self.urls)
         pool = "" if self._pool is None else ", with a shared pool"
         self.say(f"{self.settings.app} is served at {where} by {self.wanted}{pool}")
 
@@ -151,6 +209,13 @@ class Primary:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
+        loop.add_signal_handler(signal.SIGHUP, self._control.hang_up)
+        loop.add_signal_handler(signal.SIGTTIN, self._scale_by, 1)
+        loop.add_signal_handler(signal.SIGTTOU, self._scale_by, -1)
+
+    def _scale_by(self, change: int) -> None:
+        self.scale(max(self.wanted + change, 1))
+        self.say(f"{self.wanted} servers are wanted")
 
     def _interrupted(self) -> None:
         if self.code is None:
@@ -209,8 +274,11 @@ class Primary:
         settings["graceful_timeout"] = self.settings.graceful_timeout
         settings["ready_path"] = self.settings.ready_path
         settings["uvicorn"] = dict(self.settings.uvicorn)
+        settings["unready"] = self._unready
+        child.page = create_file()
+        child.hearing = Hearing(child.page, child.send_signal)
         listeners = [bound.socket.fileno() for bound in self._bound]
-        return settings, [self._page, *listeners]
+        return settings, [self._page, child.page, *listeners]
 
     def _core_of(self, child: Offspring) -> int | None:
         if not self.settings.pin:
@@ -220,6 +288,9 @@ class Primary:
 
     def heard(self, child: Offspring, kind: int, details: Sequence[Any]) -> None:
         """Take what a child says that is not for its crew."""
+        if kind == messages.RENEWED and self._renewed is not None:
+            self._renewed.set_result(details[0])
+            self.changed()
 
     def has_worked(self, child: Offspring) -> bool:
         """Tell whether a child has ever done what it is for."""

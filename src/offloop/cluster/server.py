@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from offloop import messages
 from offloop.cluster.gate import Gate
 from offloop.cluster.loads import Field, Loads
 from offloop.cluster.requests import Counted
+from offloop.wire.status import StatusPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +76,7 @@ class Server(uvicorn.Server):
         app = Counted(
             config.loaded_app, loads, seat, self._request_begun, settings["ready_path"]
         )
+        app.unready = settings["unready"]
         config.loaded_app = self._counted = app
         self._gate: Gate | None = None
         self._leave: asyncio.Task[None] | None = None
@@ -185,13 +188,17 @@ def run(line: ChildLine, settings: dict[str, Any], files: list[int]) -> None:
     Args:
         line: to the primary.
         settings: see `Primary`.
-        files: descriptors of the page of loads and of the listening sockets.
+        files: descriptors of the page of loads, of a file for tracebacks, and of the
+            listening sockets.
     """
     if settings["core"] is not None:
         os.sched_setaffinity(0, {settings["core"]})
-    page, *rest = files
+    page, words, *rest = files
     loads = Loads(page)
     os.close(page)
+    StatusPage.prepare_last_words(words)
+    faulthandler.enable()  # a crash belongs to what it has written
+    faulthandler.register(messages.DUMP_SIGNAL, file=words, all_threads=True)
     listeners = [socket.socket(fileno=descriptor) for descriptor in rest]
     config = uvicorn.Config(settings["app"], **settings["uvicorn"])
     server = Server(config, line, loads, settings["seat"], listeners, settings)

@@ -23,6 +23,7 @@ class ServeSettings:
         boot_timeout: seconds that a server has until it is ready.
         ready_path: path of a request that asks whether this is a good place for more
             requests; "": the application has its own.
+        pidfile: file for the primary's process id; "": none.
         probe: path that must be answered without an error before a new version of the
             application may serve; "": to be ready is enough.
         uvicorn: options of `uvicorn.Config`, passed through.
@@ -37,4 +38,5 @@ class ServeSettings:
     boot_timeout: float = 60.0
     ready_path: str = ""
     probe: str = ""
+    pidfile: str = ""
     uvicorn: Mapping[str, Any] = field(default_factory=dict)
