@@ -42,6 +42,8 @@ MAX_CREDIT = 5
 MAX_DEATHS = 5
 ROW = 60.0
 PATIENCE = 10.0
+#: seconds that a job waits at most that has killed its second worker
+LONGEST_DELAY = 0.1
 
 #: facts after which no job is held back any more
 RELEASING = {
@@ -347,12 +349,14 @@ class World:
                     deaths = 0
                 self.deaths[entry.record.terms.cost] = deaths + 1, self.now
             self.let_go(worker, job_id, returned=True)
+            entry.delayed = blamed and entry.kills > 1
         self.tell("worker_lost", worker.number, running, "detail")
         if running is not None:
             entry = self.jobs[running]
             assert entry.kills == entry.record.kills
             if entry.ending is None:
                 assert entry.retries > 0, "it had no further attempt"
+                assert entry.delayed == (entry.record.state is JobState.DELAYED)
                 entry.retries -= 1
 
     def let_go(self, worker: FakeWorker, job_id: int, returned: bool = False) -> None:
@@ -464,7 +468,7 @@ class World:
             and record.sent_at + record.terms.run_timeout <= self.now,
             Ending.LOST: fact == "worker_lost"
             and args[1] == record.id
-            and (entry.retries == 0 or self.is_suspect(record))
+            and (entry.retries == 0 or self.is_suspect(record) or self.is_late(entry))
             and entry.kills < MAX_KILLS,
             Ending.QUARANTINED: self.is_suspect(record) and entry.holder is None,
             Ending.POISON: fact == "worker_lost"
@@ -476,6 +480,10 @@ class World:
 
     def is_suspect(self, record: JobRecord) -> bool:
         return self.deaths.get(record.terms.cost, (0, 0.0))[0] >= MAX_DEATHS
+
+    def is_late(self, entry: Entry) -> bool:
+        """Tell whether its next attempt may begin after its deadline."""
+        return entry.delayed and entry.record.deadline < self.now + LONGEST_DELAY
 
     def judge_RecallJobs(self, command: RecallJobs) -> None:
         worker = self.workers[command.worker]

@@ -934,11 +934,59 @@ def test_a_job_that_kills_worker_after_worker_is_poison():
         machine.worker_ready(number)
         assert machine.worker_lost(number, job.id, "SIGSEGV") == []
     machine.worker_ready(3)
+    assert machine.wait(0.1) == [SendJobs(3, [job])]
     assert machine.worker_lost(3, job.id, "SIGSEGV") == [
         settled(job, Ending.POISON, "SIGSEGV")
     ]
     assert machine.stats.poisoned == 1
     assert job.attempts == 3
+
+
+def lose_two(machine, **options):
+    """Let a job kill two workers; returns it with the commands of the second death."""
+    job = machine.submit(retries=9, **options)
+    for number in (1, 2):
+        assert machine.worker_ready(number) == [SendJobs(number, [job])]
+        commands = machine.worker_lost(number, job.id, "SIGSEGV")
+    return job, commands
+
+
+def test_a_job_that_has_killed_a_second_worker_waits_before_it_tries_again():
+    machine = Machine()
+    job, commands = lose_two(machine)
+    assert commands == []
+    assert job.state is JobState.DELAYED
+    assert (job.retries, job.kills) == (7, 2)
+    assert "lost while it ran, to be tried again in 0.0" in job.story()
+    assert machine.worker_ready(3) == []
+    due = machine.scheduler.next_due()
+    assert machine.now < due < machine.now + 0.1
+    assert machine.wait(due - machine.now) == [SendJobs(3, [job])]
+
+
+def test_jobs_that_killed_their_workers_together_do_not_come_back_together():
+    machine = Machine()
+    jobs = [lose_two(machine)[0] for _ in range(2)]
+    machine.wait(machine.scheduler.next_due() - machine.now)
+    assert {job.state for job in jobs} == {JobState.QUEUED, JobState.DELAYED}
+
+
+def test_a_job_whose_next_attempt_would_be_too_late_is_lost_at_once():
+    machine = Machine()
+    job, commands = lose_two(machine, deadline=machine.now + 1e-6)
+    assert commands == [settled(job, Ending.LOST, "SIGSEGV")]
+    assert job.retries == 8
+
+
+def test_jobs_behind_one_that_kills_again_and_again_are_neither_charged_nor_delayed():
+    machine = Machine()
+    fatal, behind = machine.submit_many(2, short=True, retries=9)
+    for number in (1, 2):
+        assert machine.worker_ready(number) == [SendJobs(number, [fatal, behind])]
+        machine.worker_lost(number, fatal.id, "SIGSEGV")
+    assert fatal.state is JobState.DELAYED
+    assert machine.worker_ready(3) == [SendJobs(3, [behind])]
+    assert (behind.attempts, behind.retries, behind.kills) == (0, 9, 0)
 
 
 def test_jobs_that_had_not_begun_are_requeued_in_order_and_not_charged():

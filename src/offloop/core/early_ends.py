@@ -123,12 +123,10 @@ class EarlyEnds:
             refused = self._quarantine.died(job, detail, now)
         if job.kills >= self._max_kills:
             ledger.settle(job, _FAILED, Ending.POISON, detail, now, commands)
-        elif job.retries > 0 and not refused:
-            job.retried += 1
-            ledger.retried += 1
-            ledger.requeue(job, now, f"worker {worker.number} was lost while it ran")
         else:
-            ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
+            why = f"worker {worker.number} was lost while it ran"
+            if refused or not ledger.retry(job, now, why, lost=True):
+                ledger.settle(job, _FAILED, Ending.LOST, detail, now, commands)
         return refused
 
     def time_passed(self, now: float, commands: list[Command]) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from offloop.core.commands import Command, Settle
 from offloop.core.job import Ending, JobState, told
 from offloop.core.job_queue import Arrivals, JobQueue
-from offloop.core.policies import DrainRate, retry_delay, spread
+from offloop.core.policies import DrainRate, restart_delay, retry_delay, spread
 from offloop.core.timers import Timers
 
 if TYPE_CHECKING:
@@ -206,8 +206,15 @@ class Ledger:
         job.move(JobState.QUEUED)
         self.queue.push_front(job)
 
-    def retry(self, job: JobRecord, now: float) -> bool:
-        """Let a job that failed try again, some time later.
+    def retry(self, job: JobRecord, now: float, why: str, *, lost: bool) -> bool:
+        """Let a job try again whose run failed, some time later.
+
+        Args:
+            job: it was SENT.
+            now: the time.
+            why: for its story.
+            lost: its worker died. The first time that may be anybody's fault, and it
+                goes on at once.
 
         Returns:
             False if it has no retries left, or none that could begin before its
@@ -215,14 +222,18 @@ class Ledger:
         """
         if job.retries <= 0:
             return False
-        delay = retry_delay(job.attempts, spread(job.id, job.attempts))
-        if now + delay >= job.deadline:
+        u = spread(job.id, job.attempts)
+        delay = restart_delay(job.kills, u) if lost else retry_delay(job.attempts, u)
+        if delay and now + delay >= job.deadline:
             return False
         job.retried += 1
         self.retried += 1
-        job.note(now, f"failed, to be tried again in {delay:.3f} s")
-        job.move(JobState.DELAYED)
-        self.delays.set(job.id, now + delay)
+        if delay:
+            job.note(now, f"{why}, to be tried again in {delay:.3f} s")
+            job.move(JobState.DELAYED)
+            self.delays.set(job.id, now + delay)
+        else:
+            self.requeue(job, now, why)
         return True
 
     def wake(self, now: float) -> None:

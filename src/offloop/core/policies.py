@@ -196,7 +196,9 @@ def retry_delay(attempt: int, u: float) -> float:
 
 
 def restart_delay(failures: int, u: float) -> float:
-    """Return the seconds to wait before a process is started again.
+    """Return the seconds to wait after a death, before a process is started again.
+
+    Or before a job runs again that has killed its worker.
 
     Args:
         failures: deaths in a row; the first is mended at once.

@@ -165,8 +165,9 @@ class Relay(Scheduler):
         if job is not None:
             job.run_time = run_time
             job.attempts += 1
-            if not (retryable and self._ledger.retry(job, now)):
-                self._ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
+            ledger = self._ledger
+            if not (retryable and ledger.retry(job, now, "failed", lost=False)):
+                ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
         return commands
 
     def job_yielded(self, worker: int, job_id: int, now: float) -> list[Command]:

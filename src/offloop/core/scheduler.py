@@ -303,8 +303,9 @@ class Scheduler:
         commands: list[Command] = []
         if job.state is _SENT:
             job.attempts += 1
-            if not (retryable and self._ledger.retry(job, now)):
-                self._ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
+            ledger = self._ledger
+            if not (retryable and ledger.retry(job, now, "failed", lost=False)):
+                ledger.settle(job, _FAILED, Ending.ERROR, error, now, commands)
         if record.inbox or record.closed:
             self._runs.go_on(record, job_id, now, commands)
         self._dispatch.send(now, commands)
