@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import contextlib
 import inspect
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -16,15 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request  # noqa: TC002 - FastAPI reads annotations
-from starlette.responses import PlainTextResponse
-
-import jobs
-from offloop import Pool
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("[0-9]*.py"))
@@ -95,69 +83,3 @@ def test_the_web_example_stops_what_takes_too_long(web):
     answer = httpx.get(f"{web}/fib?n=99", timeout=30)
     assert (answer.status_code, answer.text) == (422, "that takes too long\n")
     assert httpx.get(f"{web}/fib?n=10").json() == {"n": 10, "fib": 55}
-
-
-class _Server(uvicorn.Server):
-    """Says when it is up, and leaves signals to the test runner."""
-
-    def __init__(self, app):
-        super().__init__(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self):
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _serving(app):
-    """Give the port at which an application is served in this loop."""
-    server = _Server(app)
-    running = asyncio.ensure_future(server.serve())
-    await server.up.wait()
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await running
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_a_client_that_leaves_a_plain_endpoint_cancels_its_job(
-    framework, gate, tmp_path
-):
-    reached, cleaned, after = gate(), tmp_path / "cleaned", asyncio.Event()
-    app = framework()
-    app.add_middleware(runpy.run_path(str(EXAMPLES / "web/app.py"))["CancelOnLeave"])
-
-    async def endless(request: Request):
-        await pool.run(jobs.clean_up_when_stopped, str(reached), str(cleaned))
-
-    async def length(request: Request):
-        answer = str(await pool.run(len, await request.body()))
-        return PlainTextResponse(answer, background=BackgroundTask(later))
-
-    async def later():
-        await pool.run(jobs.nothing)
-        after.set()
-
-    add_route = getattr(app, "add_api_route", app.router.add_route)
-    add_route("/endless", endless)
-    add_route("/length", length, methods=["POST"])
-    async with Pool(1, grace=10) as pool, _serving(app) as port:
-        _, client = await asyncio.open_connection("127.0.0.1", port)
-        client.write(b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
-        worker = await reached.reached()
-        client.close()
-        assert await pool.run(jobs.pid) != worker
-        assert cleaned.exists()
-        assert pool.stats().cancelled == 1
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as other:
-            answer = await other.post("/length", content=bytes(300_000), timeout=30)
-        assert answer.text == "300000"
-        await after.wait()

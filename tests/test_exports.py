@@ -37,6 +37,7 @@ MODULES = [
     "offloop.pool",
     "offloop.program",
     "offloop.showing",
+    "offloop.web",
 ]
 
 

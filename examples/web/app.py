@@ -7,11 +7,10 @@
 While the first request is being worked on, the second is answered at once. A client
 that goes away cancels its job, and a job that runs longer than a second is stopped.
 
-Servers tell an application that its client is gone, and cancel nothing: `CancelOnLeave`
-does, for any ASGI application, FastAPI's too (`app.add_middleware(CancelOnLeave)`).
+Servers tell an application that its client is gone, and cancel nothing:
+`CancelOnDisconnect` does, for any ASGI application, FastAPI's too.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,10 +19,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from offloop import configure, offload
 from offloop.errors import JobTimeout, PoolFull
+from offloop.web import CancelOnDisconnect
 
 configure(max_pending=100)
 
@@ -31,43 +30,6 @@ configure(max_pending=100)
 @offload(run_timeout=1, on_full="raise")
 def fib(n: int) -> int:
     return n if n < 2 else fib.local(n - 1) + fib.local(n - 2)
-
-
-class CancelOnLeave:
-    """Cancels what works on a request whose client has gone before its answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        body: asyncio.Queue[Message] = asyncio.Queue(1)
-        answered = False
-
-        async def listen() -> None:
-            while (message := await receive())["type"] != "http.disconnect":
-                await body.put(message)
-
-        async def answer(message: Message) -> None:
-            nonlocal answered
-            if message["type"] == "http.response.body":
-                answered = not message.get("more_body", False)
-            await send(message)
-
-        work = asyncio.ensure_future(self.app(scope, body.get, answer))
-        left = asyncio.ensure_future(listen())
-        try:
-            await asyncio.wait([work, left], return_when=asyncio.FIRST_COMPLETED)
-            if answered:  # what it does afterwards needs no client
-                await asyncio.wait([work])
-        finally:
-            work.cancel()
-            left.cancel()
-            await asyncio.wait([work, left])
-        if not work.cancelled():
-            work.result()
 
 
 @asynccontextmanager
@@ -93,5 +55,5 @@ async def ping(request: Request) -> Response:
 
 routes = [Route("/fib", fib_endpoint), Route("/ping", ping)]
 app = Starlette(
-    routes=routes, lifespan=lifespan, middleware=[Middleware(CancelOnLeave)]
+    routes=routes, lifespan=lifespan, middleware=[Middleware(CancelOnDisconnect)]
 )
