@@ -113,6 +113,31 @@ async def test_wait_capacity_comes_in_turn_and_passes_it_on(gate):
         assert await pool.submit(jobs.add, 1) == 1
 
 
+async def test_map_waits_in_the_same_line_as_run(gate, tmp_path):
+    log, until = str(tmp_path / "log"), gate()
+    async with Pool(1, max_pending=1) as pool:
+        running = pool.submit(jobs.meet, str(gate()), str(until))
+
+        async def map_three():
+            items = [log] * 3, range(3), [0] * 3
+            return [r async for r in pool.map(jobs.note_and_add, *items, chunksize=1)]
+
+        going = [asyncio.create_task(map_three())]
+        await _in_line(pool, 1)
+        for number in (77, 88):
+            call = pool.run(jobs.note_and_add, log, number, 0)
+            going.append(asyncio.create_task(call))
+        await _in_line(pool, 3)
+        until.open()
+        assert await asyncio.gather(running, *going) == ["met", [0, 1, 2], 77, 88]
+    assert (tmp_path / "log").read_text().split() == ["0", "77", "88", "1", "2"]
+
+
+async def _in_line(pool, count):
+    while pool._engine._turns.waiting < count:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0)
+
+
 async def test_who_waits_for_room_keeps_its_place_when_the_room_is_taken(gate):
     async with Pool(1, max_pending=1) as pool:
         first, second = gate(), gate()

@@ -10,11 +10,12 @@ it took when its consumer leaves early. An item that fails costs no other its re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from offloop.core.policies import ChunkSize
 from offloop.engines.base import Job
@@ -24,10 +25,11 @@ from offloop.wire.chunks import Mixed
 from offloop.wire.failures import decode_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable
 
     from offloop.engines.base import Engine
     from offloop.options import JobOptions
+    from offloop.sources import Source
 
 # Chunks are made for so many seconds before the loop gets its turn, and so many results
 # given away.
@@ -80,185 +82,6 @@ async def batches_ahead(plan: Plan) -> AsyncGenerator[list[Any]]:
     finally:
         flight.cancel()
         await source.close()
-
-
-class Source(Protocol):
-    """Where items come from."""
-
-    #: True if each item is a tuple of arguments, False if it is the only one
-    spread: bool
-    #: no further items will come, and none is left
-    exhausted: bool
-    #: what the iterable raised instead of ending
-    error: Exception | None
-
-    def open(self, wake: Callable[[], None], capacity: Callable[[], int]) -> None:
-        """Begin; `wake` is called when there are items again.
-
-        Args:
-            wake: tells that items have come, or that no more will.
-            capacity: how many items may be taken ahead now.
-        """
-
-    def take(self, count: int) -> list[Any]:
-        """Return up to `count` items, those that are there."""
-
-    async def close(self) -> None:
-        """Let go of the iterables."""
-
-
-class Iterables:
-    """Items of ordinary iterables: there at once, or never."""
-
-    error: Exception | None = None
-
-    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
-        self.spread = len(iterables) != 1
-        self.exhausted = False
-        self._items = zip(*iterables, strict=False) if self.spread else iter(*iterables)
-
-    def open(self, wake: Callable[[], None], capacity: Callable[[], int]) -> None:
-        """Do nothing: the items are there."""
-
-    def take(self, count: int) -> list[Any]:
-        taken: list[Any] = []
-        try:
-            taken.extend(islice(self._items, count))
-        except Exception as error:
-            self.error = error
-        self.exhausted = len(taken) < count
-        return taken
-
-    async def close(self) -> None:
-        """Do nothing: they are the caller's."""
-
-
-class Rows(Iterables):
-    """Items that were read already.
-
-    Args:
-        rows: the items.
-        spread: each is a tuple of arguments.
-    """
-
-    def __init__(self, rows: Iterable[Any], spread: bool) -> None:
-        super().__init__((rows,))
-        self.spread = spread
-
-
-class Mailbox:
-    """Items that another thread reads, and hands over by calls of `receive`.
-
-    Args:
-        spread: each item is a tuple of arguments.
-        rows: the first items.
-    """
-
-    exhausted = False
-    error: Exception | None = None
-
-    def __init__(self, spread: bool, rows: list[Any]) -> None:
-        self.spread = spread
-        self._rows = deque(rows)
-        #: no more will be handed over
-        self._ended = False
-        self._wake: Callable[[], None] | None = None
-
-    def open(self, wake: Callable[[], None], capacity: Callable[[], int]) -> None:
-        self._wake = wake
-
-    def receive(self, rows: list[Any], last: bool) -> None:
-        """Take items that were handed over; in the loop's thread."""
-        self._rows.extend(rows)
-        self._ended = self._ended or last
-        self.exhausted = self._ended and not self._rows
-        if self._wake is not None:
-            self._wake()
-
-    def take(self, count: int) -> list[Any]:
-        rows = self._rows
-        taken = [rows.popleft() for _ in range(min(count, len(rows)))]
-        self.exhausted = self._ended and not rows
-        return taken
-
-    async def close(self) -> None:
-        """Do nothing: the reader notices by itself."""
-
-
-class AsyncIterables:
-    """Items of iterables of which some are asynchronous: read by a task of its own."""
-
-    def __init__(
-        self, iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]
-    ) -> None:
-        self.spread = len(iterables) != 1
-        self.exhausted = False
-        self.error: Exception | None = None
-        self._iterables = iterables
-        self._ended = False
-        self._read: deque[Any] = deque()
-        self._task: asyncio.Task[None] | None = None
-        #: set when there is room for another item
-        self._room = asyncio.Event()
-
-    def open(self, wake: Callable[[], None], capacity: Callable[[], int]) -> None:
-        self._wake, self._capacity = wake, capacity
-        self._task = asyncio.get_running_loop().create_task(self._read_all())
-
-    def take(self, count: int) -> list[Any]:
-        read = self._read
-        taken = [read.popleft() for _ in range(min(count, len(read)))]
-        self.exhausted = self._ended and not read
-        self._room.set()
-        return taken
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _read_all(self) -> None:
-        try:
-            iterators = [_as_async(each) for each in self._iterables]
-            while True:
-                while len(self._read) >= self._capacity():
-                    self._room.clear()
-                    await self._room.wait()
-                row = [await anext(each) for each in iterators]
-                self._read.append(tuple(row) if self.spread else row[0])
-                self._wake()
-        except StopAsyncIteration:
-            pass
-        except Exception as error:
-            self.error = error
-        self._ended = True
-        self.exhausted = not self._read
-        self._wake()
-
-
-def source_of(iterables: tuple[Any, ...]) -> Source:
-    """Return the source for the iterables of a `map`.
-
-    Raises:
-        TypeError: one of them cannot be iterated.
-    """
-    if any(hasattr(each, "__aiter__") for each in iterables):
-        for each in iterables:
-            if not hasattr(each, "__aiter__"):
-                iter(each)
-        return AsyncIterables(iterables)
-    return Iterables(iterables)
-
-
-def _as_async(iterable: Any) -> Any:
-    if hasattr(iterable, "__aiter__"):
-        return aiter(iterable)
-    return _each(iter(iterable))
-
-
-async def _each(iterator: Any) -> AsyncGenerator[Any]:
-    for item in iterator:
-        yield item
 
 
 class Plan:
@@ -354,10 +177,9 @@ class _Flight:
             items = plan.source.take(count)
             if not items:
                 return
-            waited = await self._send(items)
-            end = perf_counter()
-            self._size.made(len(items), end - start - waited)
-            if end - began > _LOOP_TIME:
+            read = perf_counter() - start
+            self._size.made(len(items), read + await self._send(items))
+            if perf_counter() - began > _LOOP_TIME:
                 await asyncio.sleep(0)
                 began = perf_counter()
 
@@ -420,52 +242,41 @@ class _Flight:
         """Send items as one job; if one of them cannot travel, each by itself.
 
         Returns:
-            The seconds that were spent waiting for room.
+            The seconds in which they were encoded: waiting for room is not that.
         """
-        waited = 0.0
+        plan = self._plan
         if len(items) > 1:
-            try:
-                return await self._send_chunk(items)
-            except NotOffloadable:
-                pass
+            chunk = _Chunk(self._taken, len(items), False)
+            chunked = (items, plan.source.spread, plan.return_exceptions)
+            with contextlib.suppress(NotOffloadable):
+                return await self._send_job(chunk, chunked)
+        seconds = 0.0
         for item in items:
-            waited += await self._send_lone(item)
-        return waited
+            chunk = _Chunk(self._taken, 1, True)
+            args = item if plan.source.spread else (item,)
+            try:
+                seconds += await self._send_job(chunk, args)
+            except NotOffloadable as error:
+                chunk.error = error
+                self._add(chunk, None)
+                self._done.append(chunk)
+        return seconds
 
-    async def _send_chunk(self, items: list[Any]) -> float:
+    async def _send_job(self, chunk: _Chunk, args: tuple[Any, ...]) -> float:
         plan = self._plan
-        args = (items, plan.source.spread, plan.return_exceptions)
-        waited = await self._wait_room()
         job: Job[Any] = Job(plan.engine)
-        await plan.engine.start_in_turn(
-            plan.fn, args, {}, plan.options, job, many=True, carried=plan.carried
-        )
-        self._add(_Chunk(self._taken, len(items), False), job)
-        return waited
+        many = not chunk.lone
 
-    async def _send_lone(self, item: Any) -> float:
-        plan = self._plan
-        chunk = _Chunk(self._taken, 1, True)
-        args = item if plan.source.spread else (item,)
-        waited = await self._wait_room()
-        job: Job[Any] = Job(plan.engine)
-        try:
-            await plan.engine.start_in_turn(
-                plan.fn, args, {}, plan.options, job, carried=plan.carried
+        def start() -> float:
+            began = perf_counter()
+            plan.engine.start(
+                plan.fn, args, {}, plan.options, job, many=many, carried=plan.carried
             )
-        except NotOffloadable as error:
-            chunk.error = error
-            self._add(chunk, None)
-            self._done.append(chunk)
-        else:
-            self._add(chunk, job)
-        return waited
+            return perf_counter() - began
 
-    async def _wait_room(self) -> float:
-        """Wait for room; returns for how many seconds."""
-        began = perf_counter()
-        await self._plan.engine.wait_room()
-        return perf_counter() - began
+        seconds = await plan.engine.in_turn(start)
+        self._add(chunk, job)
+        return seconds
 
     def _add(self, chunk: _Chunk, job: Job[Any] | None) -> None:
         self._taken += chunk.count

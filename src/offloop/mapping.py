@@ -14,12 +14,12 @@ from contextvars import copy_context
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from offloop.ahead import Mailbox, Rows
+from offloop.sources import Mailbox, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from offloop.ahead import Source
+    from offloop.sources import Source
 
 
 class Mapping:

@@ -7,6 +7,7 @@ whether the pool is open, and whose it is, the pool says.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -18,10 +19,11 @@ from typing import (
     overload,
 )
 
-from offloop.ahead import Plan, results_ahead, source_of
+from offloop.ahead import Plan, results_ahead
 from offloop.engines.base import Job, Stream
-from offloop.errors import UsageError
+from offloop.errors import PoolFull, UsageError
 from offloop.options import whole
+from offloop.sources import source_of
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -128,7 +130,11 @@ class PoolView:
             raise _not_gathered("submit")
         engine = self._pool._engine_now()
         job: Job[Any] = Job(engine)
-        engine.start(fn, args, kwargs, options, job)
+        try:
+            engine.start(fn, args, kwargs, options, job)
+        except PoolFull as full:
+            engine.tell_refused(fn, full)
+            raise
         return job
 
     @overload
@@ -165,7 +171,8 @@ class PoolView:
         future = engine.loop.create_future()
         job = engine.start_at_once(fn, args, kwargs, options, future)
         if job is None:
-            job = await engine.start_in_turn(fn, args, kwargs, options, future)
+            start = partial(engine.start, fn, args, kwargs, options, future)
+            job = await engine.in_turn(start)
         try:
             return await future
         except asyncio.CancelledError:

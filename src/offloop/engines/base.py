@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 
     from offloop.engines.call import Call
+    from offloop.errors import PoolFull
     from offloop.options import JobOptions
     from offloop.wire.carried import Carried
     from offloop.wire.puts import Stored
@@ -330,6 +331,10 @@ class WorkerDump:
         return f"{head} {what}\n{self.traceback}"
 
 
+def _nothing() -> None:
+    pass
+
+
 class Engine(abc.ABC):
     """One place where jobs run. Belongs to the event loop that runs when it is made."""
 
@@ -367,10 +372,10 @@ class Engine(abc.ABC):
         options: JobOptions,
         future: asyncio.Future[Any],
         *,
-        many: bool = False,
+        many: bool | int = False,
         carried: Carried | None = None,
     ) -> int:
-        """Queue a call.
+        """Queue a call: encode it, and see to it that `future` gets its ending.
 
         Args:
             function: what to call.
@@ -381,7 +386,8 @@ class Engine(abc.ABC):
             future: gets the job's ending: a `Job`, if somebody is to see it; if not, a
                 future of the loop is faster.
             many: call the function with each item; the result is a list, or
-                `wire.chunks.Mixed` if one has failed.
+                `wire.chunks.Mixed` if one has failed. A number: send what it yields;
+                so many parts may be ahead of their consumer.
             carried: what the job sees of its caller's context; None: of this one.
 
         Returns:
@@ -404,30 +410,30 @@ class Engine(abc.ABC):
         """Queue a call as `start` does, unless it has to wait and may.
 
         Returns:
-            The job's number; None: use `start_in_turn`.
+            The job's number; None: use `start`, by `in_turn`.
 
         Raises:
             Exception: what `start` raises, but for a lack of room that may end.
         """
 
     @abc.abstractmethod
-    async def start_in_turn(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-        future: asyncio.Future[Any],
-        *,
-        many: bool = False,
-        carried: Carried | None = None,
-    ) -> int:
-        """Queue a call as `start` does, when there is room, in the order of arrival.
+    async def in_turn(self, start: Callable[[], T]) -> T:
+        """Call something that queues one job, when there is room, in order of arrival.
+
+        Args:
+            start: calls `start`; called again if that finds no room for the arguments.
+
+        Returns:
+            What it returned.
 
         Raises:
-            NotOffloadable: the function or an argument cannot travel.
             PoolFull: there can never be room.
+            Exception: what it raised.
         """
+
+    @abc.abstractmethod
+    def tell_refused(self, function: Callable[..., Any], full: PoolFull) -> None:
+        """Tell whoever listens that a call was refused; whoever lets that pass does."""
 
     @abc.abstractmethod
     def cancel(self, job: int) -> None:
@@ -454,9 +460,9 @@ class Engine(abc.ABC):
     async def put(self, obj: object) -> Ref:
         """Keep an object where all workers can read it."""
 
-    @abc.abstractmethod
     async def wait_room(self) -> None:
         """Wait, in order of arrival, until one more job has room."""
+        await self.in_turn(_nothing)
 
     @abc.abstractmethod
     async def drain(self) -> None:

@@ -17,7 +17,7 @@ import abc
 import asyncio
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from offloop.core.commands import SendJobs, Settle, SettleResults
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from offloop.wire.carried import Carried
     from offloop.wire.functions import Function
 
+T = TypeVar("T")
 
 # New jobs that make a message full: they leave at once. Otherwise a burst would leave
 # as a whole at the end of the turn, its answers come back as a whole, and worker and
@@ -125,23 +126,6 @@ class ScheduledEngine(Engine):
 
     # The engine's face
 
-    def start(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-        future: asyncio.Future[Any],
-        *,
-        many: bool = False,
-        carried: Carried | None = None,
-    ) -> int:
-        try:
-            return self._queue(function, args, kwargs, options, future, many, carried)
-        except PoolFull as full:
-            self._tell_refused(function, full)
-            raise
-
     def start_at_once(
         self,
         function: Callable[..., Any],
@@ -154,33 +138,21 @@ class ScheduledEngine(Engine):
         if waits and self._turns.waiting and self._turns.closed:
             return None
         try:
-            return self._queue(function, args, kwargs, options, future, False, None)
+            return self.start(function, args, kwargs, options, future)
         except PoolFull as full:
             if not waits or full.never:
-                self._tell_refused(function, full)
+                self.tell_refused(function, full)
                 raise
             return None
 
-    async def start_in_turn(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: JobOptions,
-        future: asyncio.Future[Any],
-        *,
-        many: bool = False,
-        carried: Carried | None = None,
-    ) -> int:
+    async def in_turn(self, start: Callable[[], T]) -> T:
         turns = self._turns
         async with turns:
             while True:
                 await turns.room()
                 turns.wants_memory = False
                 try:
-                    return self._queue(
-                        function, args, kwargs, options, future, many, carried
-                    )
+                    return start()
                 except PoolFull as full:
                     if full.never:
                         raise
@@ -191,17 +163,17 @@ class ScheduledEngine(Engine):
         self._perform(self._scheduler.job_cancelled(job, time.monotonic()))
         self._arm()
 
-    def _queue(
+    def start(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: JobOptions,
         future: asyncio.Future[Any],
-        many: bool | int,
-        carried: Carried | None,
+        *,
+        many: bool | int = False,
+        carried: Carried | None = None,
     ) -> int:
-        """Encode a call and hand it to the scheduler; `future` gets its ending."""
         if self._failure is not None:
             raise self._failure
         now = time.monotonic()
@@ -336,10 +308,6 @@ class ScheduledEngine(Engine):
         if limit is None:
             limit = self._limits[name, most] = ConcurrencyLimit(most)
         return limit
-
-    async def wait_room(self) -> None:
-        async with self._turns:
-            await self._turns.room()
 
     async def drain(self) -> None:
         self._streams.abandon()
@@ -542,7 +510,7 @@ class ScheduledEngine(Engine):
         if events.JobRetried in self._listeners.heard and call.id in self._scheduler:
             self._tell(events.JobRetried, call, reason=reason)
 
-    def _tell_refused(self, function: Callable[..., Any], full: PoolFull) -> None:
+    def tell_refused(self, function: Callable[..., Any], full: PoolFull) -> None:
         name = getattr(function, "__qualname__", None)
         self._listeners.tell(
             events.JobRefused,

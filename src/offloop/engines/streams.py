@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from offloop.engines import endings
 from offloop.engines.base import Inflow, Job
-from offloop.errors import NotOffloadable
+from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, flow
 from offloop.wire.carried import capture
 
@@ -143,10 +144,15 @@ class Parts(Inflow):
         engine: Any = self._engine
         job: Job[Any] = Job(engine)
         how = {"many": self._ahead, "carried": self._carried}
+        start = partial(engine.start, *self._called, job, **how)
         if self._called[3].on_full == "wait":
-            await engine.start_in_turn(*self._called, job, **how)
+            await engine.in_turn(start)
         else:
-            engine.start(*self._called, job, **how)
+            try:
+                start()
+            except PoolFull as full:
+                engine.tell_refused(self._called[0], full)
+                raise
         self.job = job
         self._open_streams.add(self, job)
         job.add_done_callback(self._job_ended)
