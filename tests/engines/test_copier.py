@@ -90,6 +90,88 @@ async def test_what_is_cancelled_takes_no_further_step():
     await copier.close()
 
 
+async def test_two_threads_take_strands_of_one_work():
+    copier = Copier()
+    meeting = threading.Barrier(2)
+
+    def meet():
+        meeting.wait(30)
+        yield
+
+    assert await copier.run(meet(), meet()) is None
+    log = []
+    assert await copier.run(*(steps("a", log) for _ in range(5))) == "a"
+    assert sorted(log) == sorted([("a", 0), ("a", 1), ("a", 2)] * 5)
+    await copier.close()
+
+
+async def test_a_work_of_many_strands_lets_others_in():
+    copier = Copier()
+    log = []
+    gates = threading.Event(), threading.Event()
+    holding = [asyncio.create_task(copier.run(steps("x", [], 1, g))) for g in gates]
+    await asyncio.sleep(0)
+    strands = [steps("long", log, 1) for _ in range(50)]
+    long = asyncio.create_task(copier.run(*strands))
+    short = asyncio.create_task(copier.run(steps("short", log, 2)))
+    await asyncio.sleep(0)
+    gates[0].set()
+    await asyncio.gather(long, short)
+    assert log.index(("short", 1)) < 8
+    gates[1].set()
+    await asyncio.gather(*holding)
+    await copier.close()
+
+
+async def test_the_error_of_one_strand_ends_them_all():
+    copier = Copier()
+    log = []
+    meeting = threading.Barrier(2)
+    told, over = [], asyncio.Event()
+
+    def end(result, error):
+        told.append((result, type(error)))
+        over.set()
+
+    def fail():
+        meeting.wait(30)
+        raise ValueError
+        yield
+
+    def go_on():
+        meeting.wait(30)
+        while not work.stopped:
+            yield
+
+    rest = [steps("rest", log) for _ in range(5)]
+    work = copier.start([fail(), go_on(), *rest], end)
+    await over.wait()
+    assert told == [(None, ValueError)]
+    assert len(log) <= 1
+    assert await copier.run(steps("after", [])) == "after"
+    await copier.close()
+    assert told == [(None, ValueError)]
+
+
+async def test_what_is_stopped_lets_go_of_strands_that_wait():
+    copier = Copier()
+    meeting, gate = threading.Barrier(3), threading.Event()
+
+    def hold():
+        meeting.wait(30)
+        gate.wait(30)
+        yield
+
+    rest = [steps("rest", []) for _ in range(5)]
+    work = copier.start([hold(), hold(), *rest], pytest.fail)
+    await asyncio.to_thread(meeting.wait, 30)
+    work.stop()
+    gate.set()
+    assert await copier.run(steps("after", [])) == "after"
+    assert not work.strands
+    await copier.close()
+
+
 async def test_closing_waits_for_steps_and_refuses_the_rest():
     copier = Copier()
     gate = threading.Event()

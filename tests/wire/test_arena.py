@@ -18,6 +18,8 @@ from offloop.wire.arena import (
     KEEP,
     PAUSE,
     SLICE,
+    SPLIT,
+    STRAND,
     STRIDE,
     TRIM,
     Arena,
@@ -293,6 +295,22 @@ def test_each_step_copies_a_slice():
         assert steps == [*range(slice, len(data), slice), len(data)]
         del block
     assert list(arena.slices(arena.allocate(10), np.empty((0, 5)))) == []
+
+
+def test_strands_may_be_taken_in_any_order():
+    arena = new_arena()
+    data = np.frombuffer(noise(SPLIT + 8), "f8")
+    sizes = []
+    for _ in range(2):  # the memory is new, and then it is there already
+        block = arena.allocate(data.nbytes)
+        strands = arena.strands(block, data)
+        sizes.append(len(strands))
+        for strand in reversed(strands):
+            assert list(strand)
+        assert content(arena, block) == data.tobytes()
+        del block
+    assert sizes == [1, 1 + SPLIT // STRAND]
+    assert len(arena.strands(arena.allocate(SPLIT - 1), bytes(SPLIT - 1))) == 1
 
 
 def test_a_source_is_held_while_it_is_copied():

@@ -1,20 +1,21 @@
 """Long copies and long pickles, in threads, so that the event loop goes on.
 
-    loop ──▶ start(steps) ──▶ [ a, b, c ] ──▶ thread: a step of a, a step of b, ...
-      ▲                                                │
+    loop ──▶ start(strands) ──▶ [ a, b, c ] ─┬▶ thread: a step of a, a step of b, ...
+      ▲                                      ╰▶ thread: the same with other strands
       └──────────────── the last step's result ◀───────┘
 
-Work comes as iterators of small steps. They take turns, so a copy of some megabytes
-does not wait for one of a gigabyte; work that is alone goes on without a word between
-its steps. Work that is stopped takes no further step; what it uses stays until the step
-that is under way has ended. The threads start with the first work and end with the
-pool.
+Work comes as strands of small steps. Several threads may take those of one work at a
+time. Works take turns, so a copy of some megabytes does not wait for one of a gigabyte;
+a strand that is alone goes on without a word between its steps. Work that is stopped
+takes no further step; what it uses stays until the steps that are under way have ended.
+The threads start with the first work and end with the pool.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections import deque
 from functools import partial
@@ -23,64 +24,55 @@ from typing import TYPE_CHECKING, Any
 from offloop.errors import PoolClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     #: does a bit of work with each step; its return value is the result
     Steps = Generator[object, None, Any]
     #: called with the result and None, or with None and the error
     Then = Callable[[Any, BaseException | None], object]
 
-# One copies while the other pickles; more of them would only share the memory's speed.
+# One copies while the other pickles, or both copy parts of the same; more of them would
+# only share the memory's speed.
 _THREADS = 2
 
 _CLOSED = "the pool was closed while something large was on its way"
 
 
 class Work:
-    """Steps that a `Copier` takes."""
+    """Strands of steps that a `Copier` takes."""
 
-    __slots__ = ("_copier", "_steps", "_then", "stopped")
+    __slots__ = ("error", "result", "running", "stopped", "strands", "then")
 
-    def __init__(self, copier: Copier, steps: Steps, then: Then) -> None:
-        self._copier = copier
-        self._steps: Steps | None = steps
-        self._then: Then | None = then
+    def __init__(self, strands: Sequence[Steps], then: Then) -> None:
+        #: those that wait for a thread
+        self.strands = deque(strands)
+        #: how many a thread is busy with
+        self.running = 0
+        #: told of the end; None when nobody is, any more
+        self.then: Then | None = then
         self.stopped = False
+        #: of the strand that has ended last
+        self.result: Any = None
+        #: the first one; the other strands go no further
+        self.error: BaseException | None = None
 
     def stop(self) -> None:
         """Take no further step, and call nobody; on the loop only."""
         self.stopped = True
-        self._then = None
+        self.then = None
 
-    def take_steps(self) -> bool:
-        """Take steps until others want their turn; True if there may be more."""
-        steps = self._steps
-        assert steps is not None, "nobody takes steps of work that has ended"
-        try:
-            while not self.stopped:
-                next(steps)
-                if self._copier.others_wait:
-                    break
-        except StopIteration as end:
-            self._end(end.value, None)
-        except BaseException as error:
-            self._end(None, error)
-        else:
-            return True
-        return False
+    def fail(self, error: BaseException) -> None:
+        """Go no further because of an error."""
+        self.error = self.error or error
+        self.stopped = True
 
-    def refuse(self) -> None:
-        """End it because the pool is closed."""
-        self._end(None, PoolClosed(_CLOSED))
-
-    def _end(self, result: Any, error: BaseException | None) -> None:
-        self._steps = None  # with all that it uses
-        self._copier.tell(self._ended, result, error)
-
-    def _ended(self, result: Any, error: BaseException | None) -> None:
-        then, self._then = self._then, None
+    def end(self) -> None:
+        """Tell the one who waits; on the loop only."""
+        then, self.then = self.then, None
+        result, error = self.result, self.error
+        self.result = self.error = None
         if then is not None:
-            then(result, error)
+            then(None if error else result, error)
 
 
 class Copier:
@@ -89,23 +81,20 @@ class Copier:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._threads: list[threading.Thread] = []
+        #: all that has strands which wait, each work once
         self._work: deque[Work] = deque()
+        #: guards the works, too
         self._changed = threading.Condition()
         self._closing = False
         #: done when no thread serves any more
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._serving = 0
 
-    @property
-    def others_wait(self) -> bool:
-        """True if work waits for a thread, or the copier is being closed."""
-        return self._closing or bool(self._work)
-
-    def start(self, steps: Steps, then: Then) -> Work:
+    def start(self, strands: Sequence[Steps], then: Then) -> Work:
         """Take all steps.
 
         Args:
-            steps: of the work.
+            strands: of the work, one at least.
             then: called on the loop when the work has ended, unless it was stopped.
                 An error is what a step raised, or that `close` was called.
 
@@ -114,30 +103,30 @@ class Copier:
         """
         if self._closing:
             raise PoolClosed(_CLOSED)
-        if len(self._threads) < _THREADS:
+        for _ in strands[: _THREADS - len(self._threads)]:
             self._start_thread()
-        work = Work(self, steps, then)
+        work = Work(strands, then)
         with self._changed:
             self._work.append(work)
-            self._changed.notify()
+            self._changed.notify(len(strands))
         return work
 
-    async def run(self, steps: Steps) -> Any:
-        """Take all steps and return the result.
+    async def run(self, *strands: Steps) -> Any:
+        """Take all steps and return the result, of one of them.
 
         Raises:
             Exception: what a step raised.
             PoolClosed: `close` was called.
         """
         future = self._loop.create_future()
-        work = self.start(steps, partial(_resolve, future))
+        work = self.start(strands, partial(_resolve, future))
         try:
             return await future
         finally:
             work.stop()
             # The traceback of an error has this frame, and the future has the
             # traceback: a circle that would keep the memory that the error is about.
-            del steps, future, work
+            del strands, future, work
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that lets others in by itself."""
@@ -150,11 +139,13 @@ class Copier:
         """
         with self._changed:
             self._closing = True
-            dropped = list(self._work)
+            for work in self._work:
+                work.strands.clear()
+                work.fail(PoolClosed(_CLOSED))
+                if not work.running:
+                    self.tell(work.end)
             self._work.clear()
             self._changed.notify_all()
-        for work in dropped:
-            work.refuse()
         if self._threads:
             await self._ended
         for thread in self._threads:
@@ -174,10 +165,8 @@ class Copier:
         thread.start()
 
     def _serve(self) -> None:
-        while (work := self._next()) is not None:
-            if work.take_steps():
-                self._put_back(work)
-            del work  # it may be long until the next one comes
+        while self._serve_one():
+            pass
         self.tell(self._thread_ended)
 
     def _thread_ended(self) -> None:
@@ -185,19 +174,60 @@ class Copier:
         if not self._serving:
             self._ended.set_result(None)
 
-    def _next(self) -> Work | None:
+    def _serve_one(self) -> bool:
+        """Wait for a strand, and take steps of it until others want their turn.
+
+        Returns:
+            False when nothing more will come.
+        """
         with self._changed:
             while not self._work and not self._closing:
                 self._changed.wait()
-            return self._work.popleft() if self._work else None
+            if not self._work:
+                return False
+            work = self._work.popleft()
+            strand = work.strands.popleft()
+            work.running += 1
+            if work.strands:  # another thread may help
+                self._work.append(work)
+        try:
+            while not work.stopped:
+                next(strand)
+                # Else the loop's thread may wait for this core for 3 to 5 ms, whatever
+                # the priority of this thread is; so it waits for a step at most.
+                os.sched_yield()
+                if self._work or self._closing:
+                    break
+        except StopIteration as end:
+            work.result = end.value
+            self._lay_down(work, None, None)
+        except BaseException as error:
+            self._lay_down(work, None, error)
+        else:
+            self._lay_down(work, strand, None)
+        return True
 
-    def _put_back(self, work: Work) -> None:
+    def _lay_down(
+        self, work: Work, strand: Steps | None, error: BaseException | None
+    ) -> None:
+        """Put back a strand that has not ended; find out whether the work has."""
         with self._changed:
-            if not self._closing:
-                if not work.stopped:
+            work.running -= 1
+            if error is not None:
+                work.fail(error)
+            elif strand is not None and self._closing and not work.stopped:
+                work.fail(PoolClosed(_CLOSED))
+            if not work.stopped and strand is not None:
+                if not work.strands:
                     self._work.append(work)
+                work.strands.appendleft(strand)  # it is nearer to its end than others
                 return
-        work.refuse()
+            if work.stopped and work.strands:
+                self._work.remove(work)
+                work.strands.clear()
+            over = not work.running and not work.strands
+        if over:
+            self.tell(work.end)
 
 
 def _resolve(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Sequence
 
     from offloop.engines.call import Call
+    from offloop.engines.copier import Steps
     from offloop.engines.memory import Large, Memory
     from offloop.wire.codec import Buffer
     from offloop.wire.puts import Stored
@@ -139,7 +140,7 @@ class Transfers:
         ):
             return False
         copies = self._hold(call, arguments, views, last=last)
-        if copies is None:
+        if not copies:
             return False
         self._load(call, copies)
         return True
@@ -178,11 +179,11 @@ class Transfers:
 
     def _hold(
         self, call: Call, arguments: Any, views: Sequence[Buffer], *, last: bool = False
-    ) -> Generator[object, None, None] | None:
+    ) -> list[Steps]:
         """Find room for large arguments, and copy them if that is quick.
 
         Returns:
-            The steps of the copies that are still to be done, None if there are none.
+            The steps of the copies that are still to be done.
         """
         parts = list(views)
         envelope = arguments
@@ -191,7 +192,7 @@ class Transfers:
             envelope = None
         call.buffers, todo = self._place(parts, last=last)
         call.arguments = envelope
-        return _copies(self._memory, todo) if todo else None
+        return _copies(self._memory, todo)
 
     def _place(
         self, parts: Sequence[Buffer], mode: int | None = None, *, last: bool = False
@@ -237,7 +238,7 @@ class Transfers:
 
     async def _encode_slowly(
         self, owner: object, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Generator[object, None, None] | None:
+    ) -> list[Steps]:
         """Encode in a thread and find room; returns what is still to be copied."""
 
         def encode() -> tuple[Any, list[Buffer]]:
@@ -246,7 +247,7 @@ class Transfers:
         arguments, views = await self._copier.call(encode)
         call.arguments = arguments
         waits = call.options.on_full == "wait"
-        copies: Generator[object, None, None] | None = await self._when_room(
+        copies: list[Steps] = await self._when_room(
             lambda: self._hold(call, arguments, views), waits=waits
         )
         return copies
@@ -261,7 +262,7 @@ class Transfers:
             await self.memory_change()
         raise PoolClosed("the pool was closed while something waited for its memory")
 
-    def _load(self, call: Call, copies: Generator[object, None, None]) -> None:
+    def _load(self, call: Call, copies: list[Steps]) -> None:
         """Copy what is large; then the call enters."""
         work = self._copier.start(copies, partial(self._loaded, call))
         self._begin_loading(call, work.stop)
@@ -278,11 +279,11 @@ class Transfers:
             return
         if error := task.exception():
             self._loaded(call, None, error)
-        elif (copies := task.result()) is None:
-            self._loaded(call, None, None)
-        else:
+        elif copies := task.result():
             work = self._copier.start(copies, partial(self._loaded, call))
             self.loading[call.id].stop = work.stop
+        else:
+            self._loaded(call, None, None)
 
     def _begin_loading(self, call: Call, stop: Callable[[], object]) -> None:
         loading = self.loading[call.id] = _Loading(call, stop)
@@ -385,7 +386,7 @@ class Transfers:
         buffers: list[Large]
         buffers, todo = await self._when_room(lambda: self._place(parts), waits=True)
         if todo:
-            await self._copier.run(_copies(self._memory, todo))
+            await self._copier.run(*_copies(self._memory, todo))
         return buffers
 
     # What is shared by many jobs
@@ -409,7 +410,7 @@ class Transfers:
             lambda: self._place([payload, *views], READONLY), waits=True
         )
         if todo:
-            await self._copier.run(_copies(self._memory, todo))
+            await self._copier.run(*_copies(self._memory, todo))
         stored = puts.Stored(owner, self._next_put(), kind, self._dropped.append)
         stored.blocks = buffers
         self.keeps += 1
@@ -473,9 +474,7 @@ def _slow_decode(
     return codec.decode
 
 
-def _copies(
-    memory: Memory, todo: Sequence[tuple[Large, Buffer]]
-) -> Generator[object, None, None]:
-    """Copy one buffer after the other into its block, a slice at each step."""
-    for large, part in todo:
-        yield from memory.arena.slices(large.block, part)
+def _copies(memory: Memory, todo: Sequence[tuple[Large, Buffer]]) -> list[Steps]:
+    """Return the steps that copy each buffer into its block, for several threads."""
+    slices = memory.arena.strands
+    return [strand for large, part in todo for strand in slices(large.block, part)]
