@@ -70,6 +70,8 @@ class Browser:
         self._session: str | None = None
         #: what the page wrote to its console, and errors of its scripts
         self.console: list[str] = []
+        #: addresses that were asked for, after `call("Network.enable")`
+        self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -114,6 +116,8 @@ class Browser:
             self.console.append(json.dumps(message["params"]["exceptionDetails"]))
         elif message.get("method") == "Runtime.consoleAPICalled":
             self.console.append(json.dumps(message["params"]["args"]))
+        elif message.get("method") == "Network.requestWillBeSent":
+            self.requests.append(message["params"]["request"]["url"])
         return message
 
     def open(self, url: str, *, scripts: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -22,12 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-def start_server(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-    """Start ``offloop demo`` on a free port, and return it with its address."""
+def start_server(
+    *arguments: str, env: dict[str, str] | None = None
+) -> tuple[subprocess.Popen[str], str]:
+    """Start ``offloop demo`` on a free port, and return it with its address.
+
+    Args:
+        *arguments: of the command.
+        env: variables that differ from ours.
+    """
     server = subprocess.Popen(
         [sys.executable, "-m", "offloop", "demo", "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(env or {})},
     )
     assert server.stderr is not None
     for line in server.stderr:

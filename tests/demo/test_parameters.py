@@ -133,7 +133,7 @@ def test_a_word_for_what_stays_in_view_needs_something_that_cuts():
             ("dpr", "."),
             ("dpr", "nan"),
             ("blur", "51"),
-            ("blur", "1e1"),
+            ("blur", "1e2"),
             ("blur", "-1"),
         ],
         *[("crop", "1,2,3"), ("crop", "1,2,0,4"), ("crop", "a,b,c,d"), ("crop", "up")],

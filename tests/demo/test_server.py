@@ -47,37 +47,6 @@ def test_an_image_that_is_being_made_is_finished_first(own_server, picture):
         assert (code, answer.result().status_code) == (0, 200)
 
 
-@pytest.mark.slow
-def test_all_workers_are_replaced_and_no_image_is_lost(own_server, picture):
-    start, _ = own_server
-    url = start("--workers", "2", "--queue", "50")
-    server = next(
-        child
-        for child in psutil.Process().children()
-        if any(one.laddr.port == int(url[-5:]) for one in child.net_connections())
-    )
-    image = picture(size=(300, 200))
-    statuses = []
-
-    def stats():
-        return httpx.get(f"{url}/stats").json()
-
-    def send_until_all_are_new(_):
-        with httpx.Client(base_url=url, timeout=30) as client:
-            while stats()["exits"].get("reloaded", 0) < 2:
-                answer = client.post("/encode?f=webp&w=100", content=image)
-                statuses.append(answer.status_code)
-
-    with ThreadPoolExecutor(4) as threads:
-        sent = threads.map(send_until_all_are_new, range(4))
-        while len(statuses) < 8:
-            pass
-        server.send_signal(signal.SIGHUP)
-        list(sent)
-    assert set(statuses) == {200}
-    assert stats()["workers"] == 2
-
-
 @pytest.fixture
 def handlers():
     """Put the signal handlers back that `serve` replaces."""

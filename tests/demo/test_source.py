@@ -154,16 +154,29 @@ def test_exif_data_that_no_jpeg_could_hold_is_dropped(picture):
 
 def test_a_jpeg_that_will_be_small_is_decoded_small(picture):
     data = picture(size=(1600, 1200), exif=exif(8))
-    read = source.read(data, Recipe(width=100), PLENTY)
-    assert (read.upright, read.image.size) == ((1200, 1600), (400, 300))
-    whole = source.read(data, Recipe(width=700), PLENTY)
-    assert whole.image.size == (1600, 1200)
+
+    def decoded(width, **recipe):
+        read = source.read(data, Recipe(width=width, **recipe), PLENTY)
+        assert read.upright == (1200, 1600)
+        return read.image.size
+
+    assert decoded(100) == decoded(100, format="webp", quality=80) == (200, 150)
+    assert decoded(300) == (400, 300)
+    assert decoded(301) == (800, 600)
+    assert decoded(601) == (1600, 1200)
+    # What keeps the pixels gets better ones: twice as many a side, at least.
+    for fine in (
+        {"format": "png"},
+        {"format": "webp", "quality": 95},
+        {"format": "webp", "lossless": True},
+    ):
+        assert decoded(300, **fine) == (800, 600)
 
 
 def test_cropping_decodes_enough_for_the_part_that_is_left(picture):
     wide = picture(size=(1600, 200))
     read = source.read(wide, Recipe(width=100, height=100, fit="cover"), PLENTY)
-    assert read.image.size == (1600, 200)
+    assert read.image.size == (800, 100)  # though it all will be as wide as 100
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,7 @@ import json
 import os
 import random
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import zipfile
@@ -33,8 +31,6 @@ from offloop.demo.parameters import PARAMETERS
 from offloop.demo.problems import Problem
 from offloop.demo.recipe import FORMATS
 from offloop.demo.signing import sign
-
-PROMTOOL = shutil.which("promtool")
 
 MEGABYTE = b"\xff\xd8\xff" + bytes(1_000_000)
 
@@ -638,27 +634,12 @@ async def test_a_full_server_refuses_at_once_and_stays_healthy(
         refused = await client.post("/encode", content=b"x")
         assert int(refused.headers["retry-after"]) >= 1
         problem_of(refused, 429)
+        assert (await client.get("/stats")).json()["refused"] == 1
         assert (await client.get("/healthz")).text == "ok\n"
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["reason"]) == (503, "the queue is full")
         first.cancel()
         await until(client, pending=0)
-
-
-@pytest.mark.slow
-async def test_a_flood_is_made_or_refused_and_nothing_else(serving, picture):
-    image = picture(size=(400, 300))
-    async with serving(workers=2, queue=6) as client:
-        asked = [client.post("/encode?w=100&f=webp", content=image) for _ in range(90)]
-        health = [client.get("/healthz") for _ in range(10)]
-        answers = await asyncio.gather(*asked, *health)
-        statuses = [answer.status_code for answer in answers]
-        assert set(statuses[90:]) == {200}
-        assert set(statuses[:90]) == {200, 429}
-        figures = (await client.get("/stats")).json()
-    # Two more than images: at the start each worker said what it can do.
-    assert figures["completed"] == statuses[:90].count(200) + 2
-    assert (figures["pending"], figures["upload_bytes"]) == (0, 0)
 
 
 async def test_an_image_that_kills_its_worker_is_a_bad_gateway(
@@ -882,16 +863,6 @@ def test_the_figures_for_prometheus_count_what_happens(client, picture):
     assert value(after.text, 'offloop_workers{state="idle"}') == 1
     for family in parser.text_string_to_metric_families(after.text):
         assert family.documentation, family.name
-
-
-@pytest.mark.skipif(PROMTOOL is None, reason="there is no promtool here")
-def test_prometheus_has_nothing_to_say_about_the_figures(client, picture):
-    client.post("/encode?f=webp", content=picture())
-    text = client.get("/metrics").content
-    checked = subprocess.run(
-        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
-    )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 def test_figures_are_sent_again_and_again(client):

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from offloop import errors
+from offloop.demo import tracing
 from offloop.demo.problems import Problem, from_pool
 
 if TYPE_CHECKING:
@@ -57,8 +58,14 @@ async def _answer_pool_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.OffloopError)
     problem = from_pool(error, request.state.service.retry_after())
     if problem.status >= 500:
-        _log.warning("%s: %s", request.url.path, error)
+        _log.warning("%s, %s: %s", request.url.path, _whose(), error)
     return problem_response(problem)
+
+
+def _whose() -> str:
+    """Return how the log tells one request from the others."""
+    span = tracing.traceparent.get()
+    return f"request {tracing.request_id.get()}" + (f", trace {span}" if span else "")
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:

@@ -6,12 +6,12 @@ outside of all of the application's own layers.
 
 from __future__ import annotations
 
-import re
-import uuid
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
+
+from offloop.demo import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from offloop.demo.service import Service
 
 __all__ = ["Marks"]
-
-# What a client may choose as its id: it ends up in headers and logs.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 # The answers of these depend on the Accept header, their errors too.
 _NEGOTIATING = ("encode", "thumbnail", "pipeline", "variants", "sample")
@@ -50,9 +47,7 @@ class Marks:
         began = perf_counter()
         first = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:2]
         route = first[0] if first and first[0] in self._routes else "other"
-        request_id = Headers(scope=scope).get("x-request-id", "")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+        request_id = tracing.begin(Headers(scope=scope))
         status = 499  # unless something is answered, the client has left
 
         async def marked(message: Message) -> None:

@@ -45,10 +45,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # Answers that cost nothing but the request, and why.
+_BUSY = 429
 _REASONS = {
     408: "slow-upload",
     413: "too-large",
-    429: "busy",
+    _BUSY: "busy",
     503: "not-available",
 }
 
@@ -63,6 +64,8 @@ class Metrics:
     """The figures of one server."""
 
     def __init__(self) -> None:
+        #: requests that were turned away because the server was busy
+        self.refused = 0
         self.registry = CollectorRegistry(auto_describe=True)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -130,6 +133,8 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
         if code >= 400:
             self._errors.labels(kind_of(code)).inc()
+        if code == _BUSY:
+            self.refused += 1
         if code in _REASONS:
             self._rejected.labels(_REASONS[code]).inc()
 

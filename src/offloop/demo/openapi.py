@@ -1,188 +1,162 @@
-"""The server's own description, made from the same table that it obeys."""
+"""The server's own description: which routes there are, and what each is about.
+
+It is made from the same tables that the server obeys. What the routes have in common,
+parameters, bodies and answers, is in `openapi_parts`.
+"""
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import offloop
+from offloop.demo import openapi_parts as parts
 from offloop.demo import pipeline, variants
+from offloop.demo.jobs import SAMPLES
 from offloop.demo.parameters import PARAMETERS
 from offloop.demo.recipe import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["document"]
+__all__ = ["document", "text"]
 
-_PROBLEM = {
-    "content": {
-        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-    }
-}
+# What a route says that only shows something.
+_WATCHING = (
+    ("/", "a page for people", "text/html"),
+    ("/healthz", "is the loop alive", "text/plain"),
+    ("/readyz", "would an image be taken", "application/json"),
+    ("/stats", "figures of the pool and the server", "application/json"),
+    ("/events", "those figures, again and again", "text/event-stream"),
+    ("/metrics", "figures for Prometheus", "text/plain"),
+    ("/openapi.json", "this document", "application/json"),
+)
 
-# What each status means that a route may answer with.
-_PROBLEMS = {
-    "400": "a parameter or the body is wrong",
-    "401": "the request is not signed",
-    "403": "the signature is wrong, or this is not offered",
-    "404": "there is no such thing",
-    "406": "the client takes no format that could be made",
-    "408": "the upload took too long",
-    "410": "the signature has expired",
-    "413": "the upload is too large",
-    "415": "this is no image that is read here",
-    "422": "the image cannot be processed: damaged, or too large",
-    "429": "busy; Retry-After says when to come back",
-    "502": "the worker died",
-    "503": "shutting down, or no worker came to it in time",
-    "504": "it took too long",
-    "507": "it took too much memory",
-}
-
-_LOCAL = ("engine",)
+# Those that may say no: not ready, or too many who listen.
+_MAY_REFUSE = ("/readyz", "/events")
 
 
-def document(writes: Iterable[str], samples: Iterable[str]) -> dict[str, Any]:
+@lru_cache(maxsize=4)
+def text(writes: tuple[str, ...], controls: bool, signed: bool) -> bytes:
+    """Return the document as JSON; it is made once, and then remembered."""
+    return json.dumps(document(writes, controls=controls, signed=signed)).encode()
+
+
+def document(
+    writes: Iterable[str], *, controls: bool = False, signed: bool = False
+) -> dict[str, Any]:
     """Return the OpenAPI document.
 
     Args:
         writes: formats that the server can write.
-        samples: names of its sample pictures.
+        controls: it has what belongs on one's own machine only.
+        signed: it takes signed requests only.
     """
     images = [FORMATS[name] for name in writes]
-    usual = [name for name in PARAMETERS if name not in _LOCAL]
+    usual = [name for name in PARAMETERS if controls or name != "engine"]
     output = [*pipeline.OUTPUT, "priority", "timeout"]
-    ops = _parameter(
-        "ops", {"type": "string", "minLength": 2}, "JSON list of operations", True
-    )
-    widths = _parameter(
-        "widths", {"type": "string", "pattern": r"^\d+(,\d+)*$"}, "as 320,640", True
-    )
-    formats = _parameter("formats", {"type": "string"}, "as webp,jpeg", False)
-    name = {
-        "name": "name",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "enum": list(samples)},
+    several = ["widths", "formats", *variants.NAMES]
+    packed = ["multipart/mixed", "application/zip"]
+    taking = {
+        "/encode": ("make an image of an uploaded one", images, usual),
+        "/thumbnail": ("make a small image of an uploaded one", images, usual),
+        "/pipeline": ("do a list of operations", images, ["ops", *output]),
+        "/variants": ("make several sizes and formats", packed, several),
+        "/info": ("tell what an image is", ["application/json"], []),
     }
-    upload = {"requestBody": _body()}
+    paths: dict[str, Any] = {
+        path: {
+            method: _upload(path, method, *what, signed=signed)
+            for method in ("post", "put")
+        }
+        for path, what in taking.items()
+    }
+    paths["/sample/{name}"] = {"get": _sample(images, usual, signed=signed)}
+    paths |= {
+        path: {"get": _plain(path, summary, kind)} for path, summary, kind in _WATCHING
+    }
+    if controls:
+        paths["/controls/kill"] = {"post": _kill()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "offloop demo", "version": offloop.__version__},
-        "paths": {
-            "/encode": {
-                method: {
-                    **_operation("make an image of an uploaded one", images, usual),
-                    **upload,
-                }
-                for method in ("post", "put")
-            },
-            "/thumbnail": {
-                "post": {**_operation("make a small image", images, usual), **upload}
-            },
-            "/pipeline": {
-                "post": {
-                    **_operation("do a list of operations", images, output, ops),
-                    **upload,
-                }
-            },
-            "/variants": {
-                "post": {
-                    **_operation(
-                        "make several sizes and formats",
-                        ["multipart/mixed", "application/zip"],
-                        variants.NAMES,
-                        widths,
-                        formats,
-                    ),
-                    **upload,
-                }
-            },
-            "/info": {
-                "post": {
-                    **_operation("tell what an image is", ["application/json"], ()),
-                    **upload,
-                }
-            },
-            "/sample/{name}": {"get": _operation("draw a sample", images, usual, name)},
-            **{path: {"get": _plain(text, kind)} for path, text, kind in _WATCHING},
-        },
-        "components": {"schemas": {"Problem": _problem()}},
+        "paths": paths,
+        "components": parts.components(SAMPLES),
     }
 
 
-_WATCHING = (
-    ("/healthz", "is the loop alive", "text/plain"),
-    ("/readyz", "would an image be taken", "application/json"),
-    ("/stats", "figures of the pool", "application/json"),
-    ("/metrics", "figures for Prometheus", "text/plain"),
-)
-
-
-def _operation(
+def _upload(
+    path: str,
+    method: str,
     summary: str,
     types: Iterable[str],
-    names: Iterable[str],
-    *others: dict[str, Any],
+    names: list[str],
+    *,
+    signed: bool,
 ) -> dict[str, Any]:
-    parameters = [*others]
-    for name in names:
-        parameter = PARAMETERS[name]
-        parameters.append(_parameter(name, parameter.schema, parameter.help, False))
-    good = {"description": "done", "content": {kind: {} for kind in types}}
-    problems = {
-        code: {"description": text, **_PROBLEM} for code, text in _PROBLEMS.items()
-    }
-    same = {"description": "the client has it already"}
+    cached = path not in ("/variants", "/info")
+    known = ["If-None-Match"] if cached else []
+    negotiates = path != "/info"
+    statuses = parts.statuses(upload=True, negotiates=cached, signed=signed)
+    # A signature covers the query alone.
+    in_headers = [] if signed else [parts.header_name(name) for name in names]
+    given = [*_queries(names), *_signature(signed), *in_headers, *known, *parts.TRACING]
+    answers = parts.answers(
+        types, statuses, path.removeprefix("/"), cached=cached, negotiates=negotiates
+    )
     return {
+        "operationId": f"{method}-{path.removeprefix('/')}",
         "summary": summary,
-        "parameters": parameters,
-        "responses": {"200": good, "304": same, **problems},
+        "parameters": [parts.reference("parameters", name) for name in given],
+        "requestBody": parts.body([] if signed else names),
+        "responses": answers,
     }
 
 
-def _plain(summary: str, kind: str) -> dict[str, Any]:
-    answers = {
-        "200": {"description": "yes, or the figures", "content": {kind: {}}},
-        "503": {"description": "no", "content": {kind: {}}},
-    }
-    return {"summary": summary, "responses": answers}
-
-
-def _parameter(
-    name: str, schema: dict[str, Any], help: str, required: bool
-) -> dict[str, Any]:
+def _sample(images: list[str], names: list[str], *, signed: bool) -> dict[str, Any]:
+    statuses = ["404", *parts.statuses(upload=False, negotiates=True, signed=signed)]
+    given = [*_queries(names), *_signature(signed), "If-None-Match", *parts.TRACING]
     return {
-        "name": name,
-        "in": "query",
-        "required": required,
-        "description": help,
-        "schema": schema,
+        "operationId": "sample",
+        "summary": "draw a sample picture",
+        "parameters": [
+            parts.reference("parameters", name) for name in ("name", *given)
+        ],
+        "responses": parts.answers(
+            images, sorted(statuses), "sample", cached=True, negotiates=True
+        ),
     }
 
 
-def _body() -> dict[str, Any]:
-    binary = {"type": "string", "format": "binary"}
-    form = {"type": "object", "properties": {"file": binary}, "required": ["file"]}
+def _queries(names: list[str]) -> list[str]:
+    return [*names, *(short for short, full in parts.SHORT.items() if full in names)]
+
+
+def _signature(signed: bool) -> tuple[str, ...]:
+    return ("sig", "expires", "digest") if signed else ()
+
+
+def _plain(path: str, summary: str, kind: str) -> dict[str, Any]:
+    statuses = ["405", "500"]
+    answers = parts.answers([kind], statuses, path, cached=False, negotiates=False)
+    if path in _MAY_REFUSE:
+        reason = "application/json" if path == "/readyz" else parts.PROBLEM
+        answers["503"] = {"description": "no", "content": {reason: {}}}
     return {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": binary},
-            "image/*": {"schema": binary},
-            "multipart/form-data": {"schema": form},
-        },
+        "operationId": path.strip("/").removesuffix(".json") or "page",
+        "summary": summary,
+        "responses": answers,
     }
 
 
-def _problem() -> dict[str, Any]:
+def _kill() -> dict[str, Any]:
+    statuses = ["400", "403", "404", "405", "500", "503", "504"]
     return {
-        "type": "object",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "param": {"type": "string"},
-        },
+        "operationId": "kill",
+        "summary": "kill a worker; only for those on this machine",
+        "parameters": [parts.reference("parameters", "worker")],
+        "responses": parts.answers(
+            ["application/json"], statuses, "kill", cached=False, negotiates=False
+        ),
     }

@@ -7,6 +7,7 @@ from the same table.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
     Pairs = Iterable[tuple[str, str]]
 
-__all__ = ["PARAMETERS", "PRIORITIES", "Order", "Parameter", "order", "parse", "read"]
+__all__ = [
+    "PARAMETERS",
+    "PRIORITIES",
+    "SHORT",
+    "Order",
+    "Parameter",
+    "order",
+    "parse",
+    "read",
+]
 
 #: words for a job's priority, and what the pool calls it
 PRIORITIES = {"high": 10, "normal": 0, "low": -10}
@@ -60,6 +70,9 @@ class Order:
     engine: str = "pool"
 
 
+# As JSON has it: programs also write 0.30000000000000004 and 1e-05.
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?|\.[0-9]{1,20}")
+
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -89,9 +102,7 @@ def _whole(least: int, most: int) -> tuple[Any, dict[str, Any]]:
 
 def _number(least: float, most: float) -> tuple[Any, dict[str, Any]]:
     def read(value: str) -> float:
-        digits = value.replace(".", "", 1)
-        plain = digits.isascii() and digits.isdigit() and len(digits) <= 9
-        if not plain or not least <= float(value) <= most:
+        if not (_NUMBER.fullmatch(value) and least <= float(value) <= most):
             raise ValueError(f"must be a number from {least:g} to {most:g}")
         return float(value)
 
@@ -213,7 +224,7 @@ PARAMETERS = {
 }
 
 #: other names of some
-_SHORT = {"f": "format", "q": "quality"}
+SHORT = {"f": "format", "q": "quality"}
 
 _OF_THE_ORDER = ("priority", "timeout", "engine")
 
@@ -233,7 +244,7 @@ def parse(pairs: Pairs, names: Iterable[str] = PARAMETERS) -> dict[str, object]:
     known = [*names]
     fields: dict[str, object] = {}
     for name, value in pairs:
-        full = _SHORT.get(name, name)
+        full = SHORT.get(name, name)
         if full not in known:
             there = ", ".join(known)
             raise Problem(

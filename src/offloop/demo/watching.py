@@ -18,7 +18,7 @@ from starlette.responses import (
 )
 
 import offloop
-from offloop.demo import jobs, openapi
+from offloop.demo import openapi
 from offloop.demo.metrics import CONTENT_TYPE
 from offloop.demo.orders import service_of
 from offloop.demo.problems import Problem
@@ -100,7 +100,11 @@ async def metrics(request: Request) -> Response:
 async def schema(request: Request) -> Response:
     """Return the OpenAPI document."""
     service = service_of(request)
-    return JSONResponse(openapi.document(service.abilities.writes, jobs.SAMPLES))
+    settings = service.settings
+    text = openapi.text(
+        service.abilities.writes, settings.controls, bool(settings.keys)
+    )
+    return Response(text, media_type="application/json", headers=_NO_STORE)
 
 
 async def stats(request: Request) -> Response:
@@ -126,6 +130,7 @@ def snapshot(service: Service, since: float) -> dict[str, Any]:
     return {
         **figures.as_dict(),
         "aside": service.aside,
+        "refused": service.metrics.refused,
         "processes": service.board.workers(figures.workers),
         "lag_ms": lag,
         "upload_bytes": service.budget.used,

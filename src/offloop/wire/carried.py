@@ -43,8 +43,11 @@ _MOST = 64 * 1024
 
 _TOO_LARGE = f"its value takes more than {_MOST:,} bytes"
 
-#: packages whose variables describe the process, thread or loop that they are set in
-_AT_HOME = frozenset({"offloop", "asyncio", "anyio", "sniffio", "opentelemetry"})
+#: packages and modules whose variables describe the process, thread or loop that they
+#: are set in; ours among them, which says what job runs
+_AT_HOME = frozenset(
+    {"asyncio", "anyio", "sniffio", "opentelemetry", "offloop.context"}
+)
 
 #: values of these types need no pickle
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
@@ -89,7 +92,7 @@ def _pack(context: Context) -> Carried | None:
 
 def _find_road(variable: ContextVar[Any]) -> tuple[Place, ...]:
     places = variables.places_of(variable)
-    if any(module.partition(".")[0] in _AT_HOME for module, _ in places):
+    if any({module, module.partition(".")[0]} & _AT_HOME for module, _ in places):
         places = ()
     elif not places:
         _say(variable, "it is not a global of any module")

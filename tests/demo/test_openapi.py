@@ -1,0 +1,103 @@
+"""What the server says of itself is true: schemathesis asks it all kinds of things.
+
+Each route gets requests as its description has them, and such as it forbids; each
+answer must have a status, a type, headers and a content that the description tells of.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings, strategies
+from PIL import Image
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from demo_server import sharing, start_server, stop_server
+from offloop.demo import openapi
+from offloop.demo.parameters import PARAMETERS
+
+
+def small_images():
+    files = []
+    for format in ("PNG", "JPEG", "GIF"):
+        out = io.BytesIO()
+        Image.new("RGB", (7, 5), (200, 30, 90)).save(out, format)
+        files.append(out.getvalue())
+    return strategies.sampled_from([*files, b"not an image", files[0][:40]])
+
+
+for kind in ("image/*", "application/octet-stream"):
+    schemathesis.openapi.media_type(kind, small_images())
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Run a server that refuses what would take long."""
+    limits = ("--workers", "1", "--max-pixels", "4000", "--no-controls")
+    server, url = start_server(*limits)
+    with sharing(server.pid):
+        yield url
+    stop_server(server)
+
+
+WRITES = ("jpeg", "png", "webp", "avif", "gif", "tiff", "qoi")
+DESCRIPTION = schemathesis.openapi.from_dict(openapi.document(WRITES))
+
+# The figures that are sent again and again have no end.
+ROUTES = [
+    route.ok() for route in DESCRIPTION.exclude(path="/events").get_all_operations()
+]
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+ASKED = [(route, POSITIVE) for route in ROUTES]
+ASKED += [(route, NEGATIVE) for route in ROUTES if route.body or route.query]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("route", "mode"), ASKED, ids=[f"{route.label}-{mode}" for route, mode in ASKED]
+)
+def test_every_answer_is_one_that_was_told_of(address, route, mode):
+    with requests.Session() as session:
+
+        @settings(
+            max_examples=8, deadline=None, suppress_health_check=list(HealthCheck)
+        )
+        @given(case=route.as_strategy(generation_mode=mode))
+        def ask(case):
+            # It cannot say that two words are fine, but not together.
+            unsaid = [positive_data_acceptance]
+            case.call_and_validate(address, session, excluded_checks=unsaid)
+
+        ask()
+
+
+@pytest.mark.parametrize("controls", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_is_offered_is_told(controls, signed):
+    document = openapi.document(("jpeg", "webp"), controls=controls, signed=signed)
+    parameters = document["components"]["parameters"]
+
+    def names(path, method="post"):
+        given = document["paths"][path][method]["parameters"]
+        return {parameters[one["$ref"].rpartition("/")[2]]["name"] for one in given}
+
+    usual = {*PARAMETERS} - (set() if controls else {"engine"})
+    of_signatures = {"sig", "expires", "digest"} if signed else set()
+    tracing = {"X-Request-Id", "traceparent", "If-None-Match"}
+    for method in ("post", "put"):
+        told = names("/encode", method)
+        in_headers = {name for name in told if name.startswith("X-Offloop-")}
+        assert told - in_headers == usual | {"f", "q"} | of_signatures | tracing
+        assert len(in_headers) == (0 if signed else len(usual))
+    assert not any(
+        name.startswith("X-Offloop") for name in names("/sample/{name}", "get")
+    )
+    assert ("/controls/kill" in document["paths"]) == controls
+    answers = document["paths"]["/encode"]["post"]["responses"]
+    assert {*answers["200"]["content"]} == {"image/jpeg", "image/webp"}
+    assert {"405", "500"} <= {*answers}
+    assert ({"401", "410"} <= {*answers}) == signed
