@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 from offloop.cluster import logs
-from offloop.cluster.logs import Lines, Printer
+from offloop.cluster.logs import Lines, LogFile, Output, Printer
+from offloop.errors import StartError
 
 
 def printed(reader):
@@ -15,12 +18,12 @@ def printed(reader):
 
 def test_lines_carry_the_name_of_who_has_written_them():
     reader, writer = os.pipe()
-    printer = Printer(writer)
+    printer = Printer(Output(writer))
     printer.print("server", 2, 7, "hello")
     printer.print("primary", None, 1, "und tsch\xfcss")
     printer.close()
     assert printed(reader) == "[server 2 pid 7] hello\n[primary pid 1] und tsch\xfcss\n"
-    printer = Printer(writer, as_json=True)
+    printer = Printer(Output(writer), as_json=True)
     printer.print("server", 2, 7, "a \udcff byte")
     printer.close()
     said = json.loads(printed(reader))
@@ -33,7 +36,7 @@ def test_lines_carry_the_name_of_who_has_written_them():
 def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch):
     monkeypatch.setattr(logs, "_ROOM", 200_000)
     reader, writer = os.pipe()
-    printer = Printer(writer)
+    printer = Printer(Output(writer))
     for _ in range(50):  # far more than a pipe holds
         printer.print("server", 0, 7, "x" * 10_000)
     closing = b""
@@ -66,3 +69,31 @@ async def test_a_line_without_an_end_is_cut(monkeypatch):
     lines.close()
     assert heard == ["0123456789abc"]
     os.close(writer)
+
+
+def test_a_file_that_is_large_makes_room_for_a_fresh_one(tmp_path):
+    path = tmp_path / "log"
+    one = LogFile(str(path), size=25, keep=3)
+    for number in range(9):
+        one.write(f"line {number} ...\n".encode())  # two fit into a file
+    one.close()
+    files = {file.name: file.read_text().count("line") for file in tmp_path.iterdir()}
+    assert files == {"log": 1, "log.1": 2, "log.2": 2}
+    with pytest.raises(StartError, match="no log can be written"):
+        LogFile(str(tmp_path / "no" / "log"))
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path):
+    path = tmp_path / "log"
+    output = LogFile(str(path))
+    printer = Printer(output)
+    printer.print("primary", None, 1, "one")
+    while not path.read_text():
+        pass  # the thread writes it
+    path.rename(tmp_path / "moved")
+    printer.reopen()
+    printer.print("primary", None, 1, "two")
+    printer.close()
+    output.close()
+    assert path.read_text() == "[primary pid 1] two\n"
+    assert (tmp_path / "moved").read_text() == "[primary pid 1] one\n"

@@ -241,3 +241,20 @@ def test_a_pid_file_that_is_stale_is_taken_over(tmp_path):
     assert not path.exists()
     with pytest.raises(StartError, match="no pid file can be written"):
         PidFile(str(tmp_path / "no" / "folder"))
+
+
+def test_servers_that_have_been_used_enough_are_replaced_and_nothing_fails(running):
+    options = ("--workers", "2", "--compute", "0", "--max-requests", "40")
+    with running(*options) as one, Visitors(one) as visitors:
+        recycled = 0
+        while recycled < 4:
+            seen = _status()
+            assert sum(server["state"] == "ready" for server in seen["servers"]) >= 2
+            recycled = sum(end["reason"] == "recycled-jobs" for end in seen["ends"])
+    assert visitors.failures == []
+
+
+def test_a_server_that_is_too_large_is_replaced(running):
+    with running("--workers", "1", "--compute", "0", "--max-rss", "1MiB"):
+        while not any(end["reason"] == "recycled-memory" for end in _status()["ends"]):
+            pass

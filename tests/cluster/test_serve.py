@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -261,3 +262,35 @@ def test_the_image_server_runs_unchanged_with_limits_of_the_shared_pool(alone):
                 assert answer.status in (200, 404), answer.read()
     finally:
         assert one.end() == 0
+
+
+async def test_requests_that_are_too_many_are_turned_away(alone, gate):
+    reached, until = gate(), gate()
+    limit = ("--limit-concurrency", "1")
+    with alone("--workers", "1", "--compute", "0", *limit) as one:
+        path = f"/meet?gates={reached},{until}"
+        first = asyncio.ensure_future(ask(one.port, path))
+        await reached.reached()
+        with contextlib.closing(one.connect()) as line:
+            line.request("GET", "/pid")
+            answer = line.getresponse()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert b"too many" in answer.read()
+        until.open()
+        assert await first == one.get("/pid")
+
+
+def test_lines_go_to_a_file_as_json(alone, tmp_path):
+    path = tmp_path / "log"
+    logs = ("--log-file", str(path), "--log-json", "--no-access-log")
+    with alone("--workers", "1", "--compute", "0", *logs) as one:
+        while "is served at" not in (path.read_text() if path.exists() else ""):
+            pass  # it says so nowhere else
+        path.rename(tmp_path / "moved")
+        one.send_signal(signal.SIGUSR1)
+        while not path.exists():
+            pass
+        assert one.end() == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {"primary", "server"} == {line["role"] for line in lines}
+    assert "ending: " in path.read_text()

@@ -105,6 +105,29 @@ _SERVER_OPTIONS = [
         help="That a server has until it is ready.",
     ),
     click.Option(
+        ["--limit-concurrency"],
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Requests that a server may have in hand; others get 503 and Retry-After.",
+    ),
+    click.Option(
+        ["--max-requests"],
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Replace a server after so many requests.",
+    ),
+    click.Option(
+        ["--max-age"],
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Replace a server at this age.",
+    ),
+    click.Option(
+        ["--max-rss"],
+        metavar="SIZE",
+        help="Replace a server that holds so many bytes.",
+    ),
+    click.Option(
         ["--probe"],
         default="",
         metavar="PATH",
@@ -151,7 +174,15 @@ _UVICORN_OPTIONS = [
 @click.command()
 @click.argument("app", required=False)
 @click.option("--log-json", is_flag=True, help="Write each line as a JSON object.")
-def serve(app: str | None, log_json: bool, **options: Any) -> None:
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Write lines there instead of stdout; ten files of 10 MiB are kept.",
+)
+def serve(
+    app: str | None, log_json: bool, log_file: str | None, **options: Any
+) -> None:
     """Serve an ASGI application by several processes with one compute pool.
 
     APP is MODULE:ATTRIBUTE. Everything that it offloads runs on the workers of one
@@ -178,7 +209,8 @@ def serve(app: str | None, log_json: bool, **options: Any) -> None:
         if app is None:
             _coordinate(pool)
             return
-        code = _serve(_serve_settings(app, options), pool, as_json=log_json)
+        settings = _serve_settings(app, options)
+        code = _serve(settings, pool, as_json=log_json, log_file=log_file)
     except (StartError, UsageError, ValueError) as error:
         print(f"offloop serve: {error}", file=sys.stderr)
         if isinstance(error, StartError) and error.output:
@@ -220,17 +252,20 @@ def _coordinate(settings: PoolSettings) -> None:
     asyncio.run(coordinate(settings, home, ready))
 
 
-def _serve(settings: ServeSettings, pool: PoolSettings, *, as_json: bool) -> int:
+def _serve(
+    settings: ServeSettings, pool: PoolSettings, *, as_json: bool, log_file: str | None
+) -> int:
     """Serve an application; returns the exit code."""
     from offloop import runtime
     from offloop.cluster.binding import bind
     from offloop.cluster.locks import PidFile
-    from offloop.cluster.logs import Printer
+    from offloop.cluster.logs import LogFile, Output, Printer
     from offloop.cluster.primary import Primary
 
     shared = None if pool.compute == 0 else pool
     if shared is not None:
         shared.options()  # says what is wrong with them
+    settings.recycle()  # likewise
     home = runtime.make_home(pool.name)
     scheme = "https" if settings.uvicorn.get("ssl_certfile") else "http"
     with contextlib.ExitStack() as stack:
@@ -241,7 +276,9 @@ def _serve(settings: ServeSettings, pool: PoolSettings, *, as_json: bool) -> int
         for address in settings.bind:
             bound.append(bind(address, scheme))
             stack.callback(bound[-1].close)
-        printer = Printer(sys.stdout.fileno(), as_json=as_json)
+        output = LogFile(log_file) if log_file else Output(sys.stdout.fileno())
+        stack.callback(output.close)
+        printer = Printer(output, as_json=as_json)
         stack.callback(printer.close)
 
         async def run() -> int:

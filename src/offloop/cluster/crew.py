@@ -32,7 +32,7 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from offloop.cluster.logs import Printer
     from offloop.core.supervision import Supervision
@@ -144,6 +144,24 @@ class Crew:
         now, number = time.monotonic(), child.number
         self._perform(self.supervision.child_retire_asked(number, reason, now))
 
+    def look_at_use(self, used: Callable[[Offspring], tuple[int, int]]) -> None:
+        """Replace a child that has been used enough; one at a time.
+
+        Args:
+            used: returns the requests that a child has answered, and the bytes that it
+                holds.
+        """
+        for child in self.working:
+            requests, memory = used(child)
+            now, number = time.monotonic(), child.number
+            self._perform(self.supervision.child_used(number, requests, memory, now))
+            most, largest = child.limits
+            starting = self.supervision.stats().starting
+            if most and requests >= most and not starting:
+                self.replace(child, ExitReason.RECYCLED_JOBS)
+            elif largest and memory >= largest and not starting:
+                self.replace(child, ExitReason.RECYCLED_MEMORY)
+
     def dismiss(self, seconds: float) -> None:
         """Want no child any more; those still there after so many seconds are ended."""
         self.dismissed = True
@@ -183,7 +201,7 @@ class Crew:
         for command in commands:
             match command:
                 case StartChild(slot=slot, child=number):
-                    self._start(slot, number)
+                    self._start(slot, number, (command.max_jobs, command.max_rss))
                 case EmployChild(child=number):
                     self.children[number].tell((messages.EMPLOY,))
                 case RetireChild(child=number, reason=reason):
@@ -211,9 +229,9 @@ class Crew:
         self._timer = None
         self._perform(self.supervision.time_passed(time.monotonic()))
 
-    def _start(self, slot: int, number: int) -> None:
+    def _start(self, slot: int, number: int, limits: tuple[int, int]) -> None:
         try:
-            self._spawn(slot, number)
+            self._spawn(slot, number).limits = limits
         except OSError as error:
             self._conductor.say(f"no {self.role} can be started: {error}")
             # Later: the machine is in the middle of a decision.

@@ -18,6 +18,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from offloop.errors import StartError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,16 +39,92 @@ _KEPT = 30
 _ROOM = 8 << 20
 
 
-class Printer:
-    """Writes lines to a descriptor, in the order in which they come.
+class Output:
+    """Where lines go: a descriptor, as it is.
 
     Args:
         descriptor: stays the caller's.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: nobody reads any more.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                time.sleep(0.01)  # somebody has made it so: there is no other way
+
+    def reopen(self) -> None:
+        """Do nothing: it has no name by which it could be opened again."""
+
+    def close(self) -> None:
+        """Do nothing: it is the caller's."""
+
+
+class LogFile(Output):
+    """A file that is followed by a fresh one when it is large.
+
+    Args:
+        path: of the file; older ones are at PATH.1, PATH.2, ...
+        size: bytes that it may have.
+        keep: files that there may be.
+
+    Raises:
+        StartError: it cannot be opened.
+    """
+
+    def __init__(self, path: str, size: int = 10 << 20, keep: int = 10) -> None:
+        self._path = path
+        self._size = size
+        self._keep = keep
+        try:
+            super().__init__(self._open())
+        except OSError as error:
+            raise StartError(f"no log can be written: {error}") from None
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o640)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, to a fresh file if there is no more room in this one."""
+        held = os.fstat(self._descriptor).st_size
+        if held and held + len(data) > self._size:
+            names = [self._path, *(f"{self._path}.{n}" for n in range(1, self._keep))]
+            for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(newer, older)
+            self.reopen()
+        super().write(data)
+
+    def reopen(self) -> None:
+        """Write to the file that now has the name: somebody has moved this one away."""
+        os.close(self._descriptor)
+        self._descriptor = self._open()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class Printer:
+    """Writes lines, in the order in which they come.
+
+    Args:
+        output: where to; stays the caller's.
         as_json: each line becomes an object.
     """
 
-    def __init__(self, descriptor: int, *, as_json: bool = False) -> None:
-        self._descriptor = descriptor
+    def __init__(self, output: Output, *, as_json: bool = False) -> None:
+        self._output = output
+        self._reopening = False
         self._as_json = as_json
         self._lines: deque[bytes] = deque()
         self._waiting = 0
@@ -82,6 +160,12 @@ class Printer:
             self._waiting += len(data)
             self._changed.notify()
 
+    def reopen(self) -> None:
+        """Open the file anew, as log rotation wants it."""
+        with self._changed:
+            self._reopening = True
+            self._changed.notify()
+
     def close(self, patience: float = 2.0) -> None:
         """Write what waits, unless nobody reads it."""
         with self._changed:
@@ -92,9 +176,10 @@ class Printer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._lines or self._closing):
+                while not (self._lines or self._closing or self._reopening):
                     self._changed.wait()
-                if not self._lines:
+                reopening, self._reopening = self._reopening, False
+                if self._closing and not self._lines:
                     return
                 data = b"".join(self._lines)
                 if self._dropped:
@@ -102,19 +187,12 @@ class Printer:
                     data += text.encode() + b"\n"
                 self._lines.clear()
                 self._waiting = self._dropped = 0
-            if not self._write(data):
-                return
-
-    def _write(self, data: bytes) -> bool:
-        view = memoryview(data)
-        while view:
             try:
-                view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:
-                time.sleep(0.01)  # somebody has made it so: there is no other way
+                if reopening:
+                    self._output.reopen()
+                self._output.write(data)
             except OSError:
-                return False  # nobody reads any more
-        return True
+                return  # nobody reads any more, or nobody may write
 
 
 class Lines:

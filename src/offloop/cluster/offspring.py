@@ -67,6 +67,8 @@ class Offspring:
         self.slot = slot
         #: its row in the page of loads, if it is a server
         self.seat = -1
+        #: requests and bytes at which it is replaced; 0 is no limit
+        self.limits = (0, 0)
         #: asks it where it is, if it can be asked
         self.hearing: Hearing | None = None
         #: descriptor of its status page, if it has one; owned by this object

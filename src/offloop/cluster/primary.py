@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 START_FAILED = 3
 CRASH_LOOP = 4
 
+# Seconds between two looks how much servers have been used.
+_PERIOD = 0.5
+
 # A coordinator that was killed after so many seconds of work was not at fault.
 _WORKED = 1.0
 
@@ -109,7 +112,7 @@ class Primary:
         #: keeps the servers
         self.servers = Crew(
             "server",
-            Supervision(boot_timeout=settings.boot_timeout),
+            Supervision(recycle=settings.recycle(), boot_timeout=settings.boot_timeout),
             self,
             environment,
             settings.graceful_timeout,
@@ -122,6 +125,7 @@ class Primary:
         """Serve until somebody ends it; returns the exit code."""
         self._listen_to_signals()
         await self._control.open()
+        self._look_at_use()
         try:
             if self._pool is not None:
                 self.coordinators.scale(1)
@@ -210,6 +214,7 @@ class Primary:
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
         loop.add_signal_handler(signal.SIGHUP, self._control.hang_up)
+        loop.add_signal_handler(signal.SIGUSR1, self._printer.reopen)
         loop.add_signal_handler(signal.SIGTTIN, self._scale_by, 1)
         loop.add_signal_handler(signal.SIGTTOU, self._scale_by, -1)
 
@@ -275,6 +280,7 @@ class Primary:
         settings["ready_path"] = self.settings.ready_path
         settings["uvicorn"] = dict(self.settings.uvicorn)
         settings["unready"] = self._unready
+        settings["limit_concurrency"] = self.settings.limit_concurrency
         child.page = create_file()
         child.hearing = Hearing(child.page, child.send_signal)
         listeners = [bound.socket.fileno() for bound in self._bound]
@@ -291,6 +297,16 @@ class Primary:
         if kind == messages.RENEWED and self._renewed is not None:
             self._renewed.set_result(details[0])
             self.changed()
+
+    def _look_at_use(self) -> None:
+        """Look now and then how much each server has been used."""
+        if self.code is None:
+            self.servers.look_at_use(self._used)
+            asyncio.get_running_loop().call_later(_PERIOD, self._look_at_use)
+
+    def _used(self, child: Offspring) -> tuple[int, int]:
+        read = self.loads.read
+        return read(child.seat, Field.ANSWERED), read(child.seat, Field.MEMORY)
 
     def has_worked(self, child: Offspring) -> bool:
         """Tell whether a child has ever done what it is for."""

@@ -2,8 +2,9 @@
 
     uvicorn ──▶ Counted ──▶ the application
 
-A request passes through untouched. While its server is about to go, the answer says
-that the connection ends with it, so that the client's next request goes to another one.
+A request passes through untouched, unless the server has too many in hand. While the
+server is about to go, answers say that their connection ends with them, so that the
+client's next request goes to another one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _CLOSE = (b"connection", b"close")
 
+# What is said to those who come while there is too much to do. Who comes again over a
+# connection of its own may find another server.
+_TOO_MANY = b"The server has too many requests in hand: try again later.\n"
+_LATER = ((b"retry-after", b"1"), _CLOSE)
+
 
 class Counted:
     """An application whose requests are counted.
@@ -34,6 +40,7 @@ class Counted:
         seat: of this one.
         begun: called when a request or a websocket begins.
         ready_path: answered here, if it is not "".
+        limit: requests that may be in hand; None: any number.
     """
 
     def __init__(
@@ -43,12 +50,14 @@ class Counted:
         seat: int,
         begun: Callable[[], object],
         ready_path: str,
+        limit: int | None,
     ) -> None:
         self._app = app
         self._loads = loads
         self._seat = seat
         self._begun = begun
         self._ready_path = ready_path
+        self._limit = limit
         #: answers end their connections
         self.leaving = False
         #: why no more requests should come here; "" while they may
@@ -66,6 +75,9 @@ class Counted:
             await self._app(scope, receive, send)
         elif self._ready_path and scope["path"] == self._ready_path:
             await self._tell_ready(send)
+        elif self._limit is not None and self.in_hand >= self._limit:
+            self._loads.add(self._seat, Field.SHED)
+            await answer(send, 503, _TOO_MANY, *_LATER)
         else:
             await self._count(scope, receive, send)
 

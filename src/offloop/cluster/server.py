@@ -74,7 +74,12 @@ class Server(uvicorn.Server):
         self._graceful = settings["graceful_timeout"]
         config.load()
         app = Counted(
-            config.loaded_app, loads, seat, self._request_begun, settings["ready_path"]
+            config.loaded_app,
+            loads,
+            seat,
+            self._request_begun,
+            settings["ready_path"],
+            settings["limit_concurrency"],
         )
         app.unready = settings["unready"]
         config.loaded_app = self._counted = app

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from offloop.options import Recycle
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,6 +23,10 @@ class ServeSettings:
         pin: tie each server to one core.
         graceful_timeout: seconds that open requests get when a server goes.
         boot_timeout: seconds that a server has until it is ready.
+        limit_concurrency: requests that a server may have in hand; those that are more
+            are turned away with 503; None: any number.
+        max_requests, max_age, max_rss: after so many requests, seconds, or at so many
+            bytes a server is replaced by a fresh one; None: never.
         ready_path: path of a request that asks whether this is a good place for more
             requests; "": the application has its own.
         pidfile: file for the primary's process id; "": none.
@@ -36,7 +42,20 @@ class ServeSettings:
     pin: bool = False
     graceful_timeout: float = 30.0
     boot_timeout: float = 60.0
+    limit_concurrency: int | None = None
+    max_requests: int | None = None
+    max_age: float | None = None
+    max_rss: int | str | None = None
     ready_path: str = ""
     probe: str = ""
     pidfile: str = ""
     uvicorn: Mapping[str, Any] = field(default_factory=dict)
+
+    def recycle(self) -> Recycle | None:
+        """Return when a server has been used enough; None: never.
+
+        Raises:
+            ValueError, TypeError: a limit is out of range.
+        """
+        limits = (self.max_requests, self.max_age, self.max_rss)
+        return None if limits == (None, None, None) else Recycle(*limits)
