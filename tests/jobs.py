@@ -1,20 +1,20 @@
 """Every function that tests send to workers, in one light module.
 
+Light: each pool of the tests imports it in its first workers. What takes a while to
+import is imported where it is used.
+
 Jobs and tests wait for each other at gates (`reach`, `wait_for`), never by time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import itertools
-import logging
 import os
 import signal
 import sys
 import threading
 import zlib
-from pathlib import Path
 
 from offloop import current_job, offload
 
@@ -67,6 +67,8 @@ def system_exit():
 
 
 async def add_async(a, b):
+    import asyncio
+
     await asyncio.sleep(0)
     return a + b
 
@@ -138,6 +140,8 @@ def meet(reached, until):
 
 def note_and_add(path, a, b):
     """Append a line for each run: shows how often the job was run."""
+    from pathlib import Path
+
     with Path(path).open("a") as file:
         file.write(f"{a}\n")
     return a + b
@@ -145,6 +149,8 @@ def note_and_add(path, a, b):
 
 def die_first_time(path):
     """Kill the worker in the first run, return in the second."""
+    from pathlib import Path
+
     if not Path(path).exists():
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -165,6 +171,8 @@ def loop_in_c(reached):
 
 
 def clean_up_when_stopped(reached, cleaned):
+    from pathlib import Path
+
     try:
         reach(reached)
         while True:
@@ -263,6 +271,8 @@ def doubled(value: int) -> int:
 
 @offload(timeout=30, priority=2)
 async def doubled_async(value: int) -> int:
+    import asyncio
+
     await asyncio.sleep(0)
     return 2 * value
 
@@ -279,6 +289,8 @@ class Painter:
 @offload
 def doubled_of_doubled(value: int) -> int:
     """Call another offloaded function inside a job: it runs there."""
+    import asyncio
+
     return asyncio.run(doubled(value)) * 2
 
 
@@ -364,6 +376,8 @@ def report_numpy():
 
 def print_then(text, function, *args):
     """Print to both streams, log, and go on."""
+    import logging
+
     print(f"{text} to stdout")
     print(f"{text} to stderr", file=sys.stderr)
     logging.getLogger("user").warning("%s by logging", text)
@@ -371,6 +385,8 @@ def print_then(text, function, *args):
 
 
 async def loop_in_coroutine(reached):
+    import asyncio
+
     await asyncio.sleep(0)
     reach(reached)
     while True:

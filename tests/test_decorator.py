@@ -11,14 +11,14 @@ import pytest
 
 import jobs
 import offloop
-from offloop import configure, decorator, offload
+from offloop import configure, default_pools, offload
 from offloop.errors import NotOffloadable, StartError
 
 
 @pytest.fixture(autouse=True)
 def _two_workers(monkeypatch):
     """Give default pools of these tests two workers, and nothing from test to test."""
-    monkeypatch.setattr(decorator, "_pool_options", {"max_workers": 2})
+    monkeypatch.setattr(default_pools, "_options", {"max_workers": 2})
 
 
 @pytest.mark.loops
@@ -82,9 +82,9 @@ async def test_a_function_of_this_scope_works_too():
 async def test_the_default_pool_is_one_and_closes_with_the_loop():
     async def use():
         first = await offload(jobs.pid)()
-        pool = decorator._default_pool()
+        pool = default_pools.default_pool()
         assert first is not None
-        assert decorator._default_pool() is pool
+        assert default_pools.default_pool() is pool
         return pool
 
     pool = await asyncio.to_thread(asyncio.run, use())
@@ -93,7 +93,7 @@ async def test_the_default_pool_is_one_and_closes_with_the_loop():
 
 async def test_a_default_pool_that_was_closed_is_replaced():
     assert await jobs.doubled(1) == 2
-    await decorator._default_pool().close()
+    await default_pools.default_pool().close()
     assert await jobs.doubled(2) == 4
 
 
@@ -102,7 +102,7 @@ async def test_configure_sets_the_default_pool():
     assert await offload(jobs.initialized)() == "here"
     with pytest.raises(TypeError, match="max_workers"):
         configure(workers=3)
-    assert decorator._pool_options["max_workers"] == 1
+    assert default_pools._options["max_workers"] == 1
 
 
 async def test_a_default_pool_that_cannot_start_fails_its_jobs():

@@ -147,7 +147,7 @@ def _find() -> JobContext | None:
 
 
 def in_worker() -> bool:
-    """Tell whether this process is a worker."""
+    """Tell whether this process runs jobs, or is one that workers are made of."""
     return _source is not None
 
 

@@ -5,15 +5,12 @@ as an endpoint, in `TaskGroup.create_task` and in `gather`. It finds the default
 the running loop at the call and does nothing else.
 
 Inside a job it calls the function itself: a pool in every worker would be N times M
-processes.
+processes. So what a pool needs is not even imported there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
-import weakref
 from contextlib import aclosing, closing
 from typing import (
     TYPE_CHECKING,
@@ -28,11 +25,7 @@ from typing import (
 )
 
 from offloop import context
-from offloop.engines.choice import load_engine
 from offloop.errors import NotOffloadable
-from offloop.gathering import alone
-from offloop.options import JobOptions, chosen_engine
-from offloop.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -51,6 +44,9 @@ if TYPE_CHECKING:
     from offloop.view import PoolView
 
 __all__ = ["Batched", "Offloaded", "OffloadedStream", "configure", "offload"]
+
+# Flags of the code of generator functions, plain and asynchronous.
+_GENERATES = 0x20 | 0x200
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -205,7 +201,7 @@ def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
         webp = await thumbnail(data, 400)
     """
-    JobOptions().changed(options)  # a mistake is an error at the decorator's line
+    _check(options)  # a mistake is an error at the decorator's line
     if fn is None:
         return functools.partial(_offloaded, options=options)
     return _offloaded(fn, options)
@@ -259,9 +255,17 @@ def configure(**pool_options: Any) -> None:
     Raises:
         TypeError, ValueError: for a wrong option.
     """
-    Pool(**pool_options)  # inert: it only checks them
-    _pool_options.clear()
-    _pool_options.update(pool_options)
+    from offloop import default_pools
+
+    default_pools.configure(pool_options)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise for wrong options; the worker's parent has done so already."""
+    if not context.in_worker():
+        from offloop.options import JobOptions
+
+        JobOptions().changed(options)
 
 
 def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -270,10 +274,10 @@ def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
             f"@offload takes a function, not {fn!r}; its place is below @staticmethod "
             "or @classmethod"
         )
-
     if not context.in_worker():
-        load_engine(chosen_engine("local"))
+        from offloop.default_pools import load_chosen_engine
 
+        load_chosen_engine()
     face: Any = _streaming(fn, options) if _generates(fn) else _awaited(fn, options)
     face.__offloop__ = True  # tells a worker to take the function behind it
     face.local = fn
@@ -293,7 +297,14 @@ def _awaited(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
 
 
 def _generates(fn: Callable[..., Any]) -> bool:
-    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+    """Tell whether a function is a generator function, of either kind.
+
+    As `inspect` does, which takes ten milliseconds to import.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    code = getattr(fn, "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & _GENERATES)
 
 
 def _streaming(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -338,12 +349,28 @@ async def _run(
     kwargs: dict[str, Any],
 ) -> Any:
     if context.in_job():
-        batched = options.get("batch") is not None
-        value = fn(list(args), **kwargs) if batched else fn(*args, **kwargs)
-        if asyncio.iscoroutine(value):
-            value = await value
-        return alone(value) if batched else value
+        return await _run_here(fn, options, args, kwargs)
     return await _default_view(options).run(fn, *args, **kwargs)
+
+
+async def _run_here(
+    fn: Callable[..., Any],
+    options: Mapping[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Call a function in the job that awaits it."""
+    from asyncio import iscoroutine
+
+    batched = options.get("batch") is not None
+    value = fn(list(args), **kwargs) if batched else fn(*args, **kwargs)
+    if iscoroutine(value):
+        value = await value
+    if not batched:
+        return value
+    from offloop.gathering import alone
+
+    return alone(value)
 
 
 def _submit(
@@ -377,6 +404,8 @@ def _check_object(
 
     Python binds the function to its object, and not the function's attributes.
     """
+    import inspect
+
     try:
         inspect.signature(fn).bind(*args, **kwargs)
     except TypeError as error:
@@ -391,33 +420,13 @@ def _with_options(
     fn: Callable[..., Any], options: Mapping[str, Any], /, **changes: Any
 ) -> Any:
     changed = {**options, **changes}
-    JobOptions().changed(changed)
+    _check(changed)
     return _offloaded(fn, changed)
 
 
-# Default pools: one for each event loop, begun by the first call.
-
-#: `Pool` arguments for default pools to come
-_pool_options: dict[str, Any] = {}
-
-#: the pool of each loop that has one, as long as its engine lives
-_default_pools: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, weakref.ref[Pool]
-] = weakref.WeakKeyDictionary()
-
-
 def _default_view(options: Mapping[str, Any]) -> PoolView:
-    pool = _default_pool()
-    return pool._with(options) if options else pool
+    # Not before: a worker imports this module for the functions that it runs, and a
+    # pool with all that belongs to it would take longer than most of them.
+    from offloop.default_pools import default_view
 
-
-def _default_pool() -> Pool:
-    loop = asyncio.get_running_loop()
-    known = _default_pools.get(loop)
-    pool = None if known is None else known()
-    if pool is None or not pool.is_open:
-        pool = Pool(**{"name": "default", **_pool_options})
-        pool._ends_with_loop = True
-        pool._begin()
-        _default_pools[loop] = weakref.ref(pool)
-    return pool
+    return default_view(options)

@@ -33,7 +33,7 @@ import sys
 import time
 import traceback
 
-from offloop import leftovers, messages, ties, worker
+from offloop import context, leftovers, messages, ties, worker
 from offloop.wire.lifeline import Lifeline
 
 TYPE_CHECKING = False
@@ -307,6 +307,7 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
         preload: names of modules to import before the first fork.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    context.set_source(lambda: None)  # what is imported from here on is for workers
     os.set_inheritable(line, False)
     watched = ties.open_parent(parent)
     alive = ties.tie_to_parent(parent, signal.SIGCONT)
