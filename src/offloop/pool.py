@@ -1,27 +1,18 @@
-"""The pool, for asyncio: its options, its beginning and its end.
+"""The pool, for asyncio: its options, and what can be asked of it beside calls.
 
-A pool belongs to one event loop. It does nothing until it is started, hands everything
-to its engine, and never touches a process, a socket or a byte itself. The calls that it
-takes are those of `view`.
+It hands everything to its engine, and never touches a process, a socket or a byte
+itself. How it begins and ends is `lifecycle`; the calls that it takes are `view`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import enum
-import os
-import threading
-import warnings
-import weakref
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
 
 from offloop.engines.base import Job, PoolStats, Progress, Stream, Timings
-from offloop.engines.choice import load_engine
-from offloop.errors import PoolClosed, UsageError, WrongLoop
+from offloop.errors import UsageError
 from offloop.gathering import Gathering
-from offloop.loop_end import at_loop_end
+from offloop.lifecycle import Lifecycle
 from offloop.options import (
     JobOptions,
     PoolOptions,
@@ -30,40 +21,22 @@ from offloop.options import (
     Size,
     chosen_engine,
     refuse_unknown,
-    seconds,
     whole,
 )
-from offloop.telemetry import events
-from offloop.telemetry.events import Event, Listeners
+from offloop.telemetry.events import Event
 from offloop.view import PoolView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Mapping, Sequence
 
-    from offloop.engines.base import Engine, WorkerDump
+    from offloop.engines.base import WorkerDump
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Stream", "Timings"]
 
 E = TypeVar("E", bound=Event)
 
 
-class _State(enum.Enum):
-    NEW = "was not started: use `async with pool:` or `await pool.start()`"
-    OPEN = "is open"
-    CLOSING = "is closing and takes no more jobs"
-    CLOSED = "is closed"
-
-
-_OPEN = _State.OPEN
-
-# All that were started; those of other loops and those that are closed among them.
-_started: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-_running_loop = asyncio._get_running_loop  # None, not an error, when there is none
-
-
-class Pool(PoolView):
+class Pool(Lifecycle, PoolView):
     """Worker processes for an asyncio program.
 
     It starts with `async with` or `await start()`, and does nothing before. Leaving
@@ -157,7 +130,7 @@ class Pool(PoolView):
             sized["max_workers"] = max_workers
         if arena_limit is not None:
             sized["arena_limit"] = arena_limit
-        self._options = PoolOptions(
+        options = PoolOptions(
             engine=chosen_engine(engine),
             max_pending=max_pending,
             max_pending_bytes=max_pending_bytes,  # type: ignore[arg-type]  # an int soon
@@ -178,48 +151,10 @@ class Pool(PoolView):
             job=job,
             **sized,
         )
-        super().__init__(self, job)
-        self._make_engine = load_engine(self._options.engine)
-        self._listeners = Listeners(name)
-        #: ends the engine, once for all who ask for that; None before
-        self._ending: asyncio.Task[None] | None = None
-        #: drains it for `stop`; None while nobody has asked for that
-        self._stopping: asyncio.Task[int] | None = None
-        self._engine: Engine | None = None
+        Lifecycle.__init__(self, options)
+        PoolView.__init__(self, self, job)
         #: calls that share runs, once there are such
         self._gathering: Gathering | None = None
-        self._state = _State.NEW
-        #: has the pool closed when its loop ends; None before the start and after that
-        self._keeper: AsyncGenerator[None] | None = None
-        #: that is how it is meant to end, and nothing to warn of
-        self._ends_with_loop = False
-        #: the loop and process that the pool belongs to, once it is started
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-
-    async def start(self) -> Self:
-        """Start the workers and wait for the first one. Does nothing when it is open.
-
-        Raises:
-            StartError: when no worker can start; carries what the worker said.
-            PoolClosed: when the pool was closed; a pool is not started twice.
-        """
-        if self._state is _State.OPEN:
-            self._check_home()
-            return self
-        engine = self._open()
-        try:
-            engine.begin()
-            await engine.started()
-        except BaseException:
-            await self._close_engine()
-            raise
-        return self
-
-    @property
-    def is_open(self) -> bool:
-        """True from the start of the pool until its end begins."""
-        return self._state is _State.OPEN
 
     async def ready(self) -> None:
         """Wait until all workers are ready, their `initializer` included.
@@ -228,61 +163,6 @@ class Pool(PoolView):
             StartError: when workers cannot start.
         """
         await self._engine_now().ready()
-
-    async def drain(self) -> None:
-        """Take no more jobs and wait until all have ended."""
-        engine = self._engine_now()
-        self._take_no_more(engine)
-        await engine.drain()
-
-    async def stop(self, deadline: Seconds = 30.0) -> int:
-        """Drain for a while, then cancel what has not ended, and close.
-
-        Args:
-            deadline: seconds from now that jobs have to end in; 0 gives them none.
-
-        Returns:
-            The number of jobs that were cancelled.
-        """
-        limit = seconds("deadline", deadline, least=0.0)
-        if self._engine is None or self._state is _State.CLOSED:
-            await self.close()
-            return 0
-        self._check_home()
-        self._take_no_more(self._engine)
-        self._stopping = asyncio.ensure_future(self._stop(self._engine, limit))
-        return await self._stopping
-
-    async def _stop(self, engine: Engine, limit: float) -> int:
-        cut = 0
-        try:
-            async with asyncio.timeout(limit):
-                await engine.drain()
-        except TimeoutError:
-            cut = engine.stats().pending
-        await self.close()
-        return cut
-
-    async def close(self) -> None:
-        """Cancel what is pending and end all workers; harmless when it is closed.
-
-        Jobs that run are asked to stop, and killed after `grace`.
-        """
-        if self._state is _State.NEW:
-            self._state = _State.CLOSED
-        if self._state is not _State.CLOSED:
-            self._check_home()
-            await self._close_engine()
-
-    async def kill(self) -> None:
-        """Close at once: running jobs are killed and not asked to stop.
-
-        May be called while `drain`, `stop` or `close` is under way, which then ends.
-        """
-        if self._engine is not None and self._state is not _State.CLOSED:
-            self._check_home()
-            self._engine.kill()
-        await self.close()
 
     def on(
         self, event: type[E] | str, callback: Callable[[E], object]
@@ -303,10 +183,6 @@ class Pool(PoolView):
             TypeError: the callback is a coroutine function, or cannot be called.
         """
         return self._listeners.add(event, callback)
-
-    async def aclose(self) -> None:
-        """Do what `close` does, under the name that `contextlib.aclosing` calls."""
-        await self.close()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = "float64") -> Any:
         """Return a new numpy array that jobs get without a copy.
@@ -403,64 +279,6 @@ class Pool(PoolView):
         """Return what happened to a job so far, in words."""
         return self._engine_now().story(job)
 
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if self._stopping is not None and not self._stopping.done():
-                # Somebody else lets the jobs end, those that others wait for included.
-                await asyncio.wait([self._stopping])
-            elif kind is None and self._state is _State.OPEN:
-                await self.drain()
-        finally:
-            await self.close()
-
-    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        if getattr(self, "_state", None) in (_State.OPEN, _State.CLOSING):
-            try:
-                self._warn_unclosed(warn)
-            finally:
-                _abandon_those_of_closed_loops()
-
-    def _warn_unclosed(self, warn: Callable[..., None] = warnings.warn) -> None:
-        warn(
-            f"{self!r} was never closed; use `async with` or `await pool.close()`. "
-            "It ends with its event loop.",
-            ResourceWarning,
-            source=self,
-            stacklevel=3,
-        )
-
-    def __repr__(self) -> str:
-        workers = self._options.max_workers
-        state = self._state.name.lower()
-        return f"<Pool {self._options.name!r} max_workers={workers} {state}>"
-
-    def _open(self) -> Engine:
-        """Make the engine; the running loop is the pool's home from now on."""
-        if self._state is not _State.NEW:
-            raise PoolClosed(f"{self!r} {self._state.value}; make a new one")
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        engine = self._make_engine(self._options, self._listeners)
-        act = partial(_close_with_loop, weakref.ref(self), engine)
-        self._keeper = at_loop_end(act)
-        # The engine lives as long as the loop has anything of it.
-        engine.keeper = self._keeper, self if self._ends_with_loop else None
-        _abandon_those_of_closed_loops()
-        _engines.add(engine)
-        self._engine = engine
-        self._state = _State.OPEN
-        _started.add(self)
-        self._listeners.tell(events.PoolOpened, workers=self._options.max_workers)
-        return engine
-
     def _gathered(self) -> Gathering:
         if self._gathering is None:
             self._gathering = Gathering(self._run_alone)
@@ -477,102 +295,9 @@ class Pool(PoolView):
         view = PoolView(self, replace(options, single_flight=False, batch=None))
         return await view.run(fn, *args, **kwargs)
 
-    def _begin(self) -> None:
-        """Start without waiting: jobs queue up until the first worker is ready."""
-        self._open().begin()
-
-    def _engine_now(self) -> Engine:
-        """Return the engine if the pool is open and this is its home.
-
-        Raises:
-            PoolClosed, WrongLoop: if not.
-        """
-        engine = self._engine
-        if self._state is not _OPEN or engine is None:
-            raise PoolClosed(f"{self!r} {self._state.value}")
-        if _running_loop() is not self._loop:
-            self._check_home()
-        return engine
-
-    def _check_home(self) -> None:
-        here = _running_loop()
-        if here is self._loop and here is not None:
-            return
-        if self._pid != os.getpid():
-            why = "it was started in the process that this one was forked from"
-        elif here is not None:
-            why = "it was started in another event loop"
-        else:
-            thread = threading.current_thread().name
-            why = f"no event loop is running in this thread ({thread})"
-        raise WrongLoop(
-            f"{self!r} cannot be used here: {why}. Start a pool in each loop that "
-            "needs one; from a thread, use asyncio.run_coroutine_threadsafe with the "
-            "pool's loop."
-        )
-
-    def _take_no_more(self, engine: Engine) -> None:
-        if self._state is _State.OPEN:
-            self._state = _State.CLOSING
-            self._listeners.tell(events.PoolDraining, pending=engine.stats().pending)
-
-    async def _close_engine(self) -> None:
-        if self._ending is None:
-            self._state = _State.CLOSING
-            self._ending = asyncio.ensure_future(self._end_engine())
-        await _finish(self._ending)
-
-    async def _end_engine(self) -> None:
-        try:
-            if self._engine is not None:
-                await self._engine.close()
-                _engines.discard(self._engine)
-        finally:
-            self._state = _State.CLOSED
-            if self._keeper is not None:
-                await self._keeper.aclose()
-            self._listeners.tell(events.PoolClosed)
-
     def _jobs_ahead(self) -> int:
         """Return how many jobs `map` keeps going: enough for no worker to wait."""
         return 4 * self._options.max_workers + 4
-
-
-def open_pools() -> list[Pool]:
-    """Return the pools of the running loop that are not closed."""
-    loop = asyncio.get_running_loop()
-    return [
-        pool
-        for pool in _started
-        if pool._loop is loop and pool._state is not _State.CLOSED
-    ]
-
-
-#: engines that were not closed yet, as far as somebody holds them
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_engines.clear)  # they are the parent's
-
-
-async def _close_with_loop(whose: weakref.ref[Pool], engine: Engine) -> None:
-    """Close, at the end of the loop, what nobody has closed while it ran."""
-    pool = whose()
-    if pool is None:  # it has said so when it was dropped
-        await engine.close()
-    elif pool._state is not _State.CLOSED:
-        pool._keeper = None  # it is what calls this
-        try:
-            if not pool._ends_with_loop:
-                pool._warn_unclosed()
-        finally:
-            await pool.close()
-
-
-def _abandon_those_of_closed_loops() -> None:
-    """End engines whose loop was closed without a word: it cannot be waited for."""
-    for engine in list(_engines):
-        if engine.loop.is_closed():
-            _engines.discard(engine)
-            engine.abandon()
 
 
 _POOL_WORDS = (
@@ -611,16 +336,3 @@ def _refuse_later(**given: object) -> None:
     for word, value in given.items():
         if value is not None:
             raise UsageError(f"{word}: {_LATER[word]} is not part of this version")
-
-
-async def _finish(task: asyncio.Task[None]) -> None:
-    """Await to the end even when cancelled meanwhile, then let the cancellation go on.
-
-    Half a close would leave processes behind.
-    """
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait([task])
-        raise

@@ -7,8 +7,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from offloop.lifecycle import open_pools
 from offloop.options import Seconds, seconds
-from offloop.pool import open_pools
 from offloop.signals import Endings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from offloop.pool import Pool
+    from offloop.lifecycle import Lifecycle
 
 
 class Endings:
@@ -33,7 +33,7 @@ class Endings:
     def __init__(
         self,
         task: asyncio.Task[Any],
-        pools: Callable[[], Iterable[Pool]],
+        pools: Callable[[], Iterable[Lifecycle]],
         deadline: float,
     ) -> None:
         self._task = task
