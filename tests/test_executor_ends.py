@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import (
-    wait,
-)
+from concurrent.futures import CancelledError, wait
+from concurrent.futures.process import BrokenProcessPool
 
+import psutil
 import pytest
 
 import jobs
@@ -76,6 +76,70 @@ def test_shutdown_cancels_what_no_worker_has(pipe):
     until.open()
     executor.shutdown()
     assert running.result() == "met"
+
+
+FORCES = ["terminate_workers", "kill_workers"]
+
+
+@pytest.mark.parametrize("force", FORCES)
+def test_workers_that_are_ended_take_what_they_run_along(pipe, tmp_path, force):
+    reached, cleaned = pipe(), tmp_path / "cleaned"
+    executor = Executor(1, grace=10)
+    running = executor.submit(jobs.clean_up_when_stopped, reached.path, str(cleaned))
+    worker = psutil.Process(reached.reached())
+    queued = [executor.submit(jobs.add, n) for n in range(100)]
+    results = executor.map(jobs.add, range(100))
+    getattr(executor, force)()
+    with pytest.raises(RuntimeError, match="shut down"):
+        executor.submit(jobs.nothing)
+    with pytest.raises(BrokenProcessPool, match=f"{force} of executor") as caught:
+        running.result()
+    assert caught.value.reason == "shutdown"
+    assert wait(queued).not_done == set()
+    assert all(future.cancelled() for future in queued)
+    with pytest.raises(CancelledError):
+        next(results)
+    executor.shutdown()
+    assert not worker.is_running()
+    assert cleaned.exists() is (force == "terminate_workers")
+
+
+@pytest.mark.parametrize("force", FORCES)
+def test_workers_may_be_ended_at_any_time(pipe, force):
+    unused = Executor(1)
+    getattr(unused, force)()
+    unused.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        unused.submit(jobs.nothing)
+
+    starting = Executor(1)
+    future = starting.submit(jobs.loop_in_python, pipe().path)
+    getattr(starting, force)()
+    starting.shutdown()
+    with pytest.raises((CancelledError, BrokenProcessPool)):
+        future.result(0)
+    with pytest.raises(PoolClosed, match="shut down"):
+        starting.submit(jobs.nothing)
+
+    with Executor(1) as idle:
+        assert idle.submit(jobs.add, 1).result() == 1
+        getattr(idle, force)()
+        getattr(idle, force)()
+
+    with Executor(1) as robbed:
+        with pytest.raises(BrokenProcessPool):
+            robbed.submit(jobs.die_with_code, 1).result()
+        getattr(robbed, force)()
+
+
+def test_who_is_asked_to_stop_and_does_not_may_be_killed(pipe):
+    reached = pipe()
+    with Executor(1, grace=600) as executor:
+        future = executor.submit(jobs.loop_in_c, reached.path)
+        reached.reached()
+        executor.terminate_workers()
+        assert isinstance(future.exception(), BrokenProcessPool)
+        executor.kill_workers()
 
 
 def test_shutdown_after_a_crash_a_bad_pickle_or_a_cancellation():

@@ -26,10 +26,17 @@ from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from offloop.ahead import Plan, batches_ahead
-from offloop.errors import InternalError, PoolClosed, PoolFull, StartError, WrongLoop
+from offloop.errors import (
+    InternalError,
+    PoolClosed,
+    PoolFull,
+    StartError,
+    WorkerLost,
+    WrongLoop,
+)
 from offloop.mapping import End, Mapping
 from offloop.standard_errors import ExecutorStartError, as_standard, with_face
 
@@ -120,6 +127,8 @@ class Bridge:
         #: makes the error with which calls are refused; None while they are taken
         self._refusal: Callable[[], Exception] | None = None
         self._cancel_futures = False
+        #: what is to end by force: nothing, or the workers, asked before or not
+        self._force: Literal["", "terminate", "kill"] = ""
 
         # The thread's own:
         #: futures whose job has not ended
@@ -128,6 +137,8 @@ class Bridge:
         self._broken: Exception | None = None
         self._finished: asyncio.Future[None]
 
+        #: end the pool by force
+        self._forcing: list[asyncio.Task[None]] = []
         #: maps whose task has not ended
         self._maps: dict[Mapping, asyncio.Task[BaseException | None]] = {}
 
@@ -182,14 +193,25 @@ class Bridge:
             if not self._woken:
                 self._wake()
 
-    def finish(self, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; the thread ends when the work is done."""
+    def finish(
+        self,
+        *,
+        cancel_futures: bool = False,
+        force: Literal["", "terminate", "kill"] = "",
+    ) -> None:
+        """Take no more calls; the thread ends when the work is done.
+
+        Args:
+            cancel_futures: cancel the calls that no worker has.
+            force: do not wait for those that one has either.
+        """
         if os.getpid() != self._pid:
             return
         with self._lock:
             if self._refusal is None:
                 self._refusal = self._shut
             self._cancel_futures = self._cancel_futures or cancel_futures
+            self._force = force or self._force
             if self._loop is not None and not self._woken:
                 self._wake()
 
@@ -249,14 +271,16 @@ class Bridge:
             self._take()
             await self._pool._engine_now().started()
         except Exception as error:
-            self._break(error)
+            if not self._force:
+                self._break(error)
         try:
             await self._finished
             while self._maps:
                 await asyncio.wait(self._maps.values())
                 await asyncio.sleep(0)
-            if self._broken is None:
+            if self._broken is None and not self._forcing:
                 await self._pool.drain()
+            await asyncio.gather(*self._forcing)
         finally:
             await self._pool.close()
             with self._lock:
@@ -309,6 +333,8 @@ class Bridge:
 
     def _begin(self, call: Call) -> None:
         future = call.future
+        if self._force:
+            Future.cancel(future)
         if future.cancelled():
             self._settled(future)
             return
@@ -393,7 +419,9 @@ class Bridge:
 
     def _end_calls(self) -> None:
         """Let the thread end: no call will come, and none is in the inbox."""
-        if self._cancel_futures:
+        if self._force:
+            self._end_by_force()
+        elif self._cancel_futures:
             queued = sorted(self._open, key=lambda future: future._job.id)
             if not self._pool.stats().workers:
                 # The workers are about to come: the first calls count as theirs.
@@ -408,6 +436,28 @@ class Bridge:
                 mapping.box.receive([], last=True)
         if not self._finished.done():
             self._finished.set_result(None)
+
+    def _end_by_force(self) -> None:
+        """End the workers, and with them all calls."""
+        for future in self._open:
+            if future.running():
+                self._fail(future, self._ended_by_force(future._job))
+        for task in self._maps.values():
+            task.cancel()
+        end = self._pool.kill if self._force == "kill" else self._pool.close
+        self._forcing.append(asyncio.ensure_future(end()))
+
+    def _ended_by_force(self, job: Job[Any]) -> WorkerLost:
+        return WorkerLost(
+            f"job {job.id} ({job.function}) was with worker {job.worker} when "
+            f"{self._force}_workers of executor {self.name!r} was called, which ends "
+            "all workers and takes no more calls",
+            job_id=job.id,
+            function=job.function,
+            worker=job.worker,
+            reason="shutdown",
+            story=self._pool.story(job),
+        )
 
 
 def _unless_cancelled(settle: Callable[[Any], None], value: Any) -> None:

@@ -192,6 +192,19 @@ class Executor(concurrent.futures.Executor):
         if wait:
             self._bridge.join()
 
+    def terminate_workers(self) -> None:
+        """Take no more calls, cancel those that wait, and stop those that run.
+
+        Does not wait for that. What runs is asked to stop, so that its `finally` blocks
+        run, and killed after `grace`; its future fails with `WorkerLost` at once. A map
+        ends with CancelledError. As in Python 3.14's process pool, on every version.
+        """
+        self._bridge.finish(force="terminate")
+
+    def kill_workers(self) -> None:
+        """Do what `terminate_workers` does, and ask nobody: what runs is killed."""
+        self._bridge.finish(force="kill")
+
     def __repr__(self) -> str:
         return f"<Executor {self._bridge.name!r} max_workers={self._max_workers}>"
 
