@@ -112,7 +112,8 @@ class WorkerHandle:
 
     Args:
         number: unique in its pool, never used again.
-        slot: its place in the pool, 0 to max_workers - 1; outlives the process.
+        slot: its place in the pool, 0 to max_workers - 1; outlives the process. -1 for
+            one that stands by for nobody in particular, or is only tried.
         forkserver: the one that makes it.
         channel: bound already.
         page: descriptor of its status page file; belongs to the handle from now on.

@@ -239,6 +239,7 @@ class PoolOptions:
     spare_workers: int = 0
     isolation: Literal["process"] | None = None
     sandbox: bool = False
+    slow_job: float | None = None
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:
@@ -279,6 +280,8 @@ class PoolOptions:
         if self.memory_limit is not None:
             limit = size("memory_limit", self.memory_limit)
             object.__setattr__(self, "memory_limit", limit)
+        if self.slow_job is not None:
+            object.__setattr__(self, "slow_job", seconds("slow_job", self.slow_job))
         for key, value in self.env.items():
             if not (isinstance(key, str) and isinstance(value, str)):
                 raise TypeError(f"env maps str to str, not {key!r} to {value!r}")

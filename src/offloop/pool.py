@@ -29,7 +29,7 @@ from offloop.view import PoolView
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from offloop.engines.base import WorkerDump
+    from offloop.engines.base import WorkerDump, WorkerInfo
 
 __all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Stream", "Timings"]
 
@@ -80,6 +80,8 @@ class Pool(Lifecycle, PoolView):
             that or is lost by it.
         memory_limit: bytes that a worker may hold for itself while it runs a job; the
             job that asks for more ends with MemoryLimitExceeded. None: any number.
+        slow_job: seconds; a job that runs for longer is told of when it ends, by a
+            warning and the event `JobSlow`. None: none is.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -116,6 +118,7 @@ class Pool(Lifecycle, PoolView):
         pin_cpus: bool = False,
         isolation: Literal["process"] | None = None,
         sandbox: bool = False,
+        slow_job: Seconds | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
@@ -148,6 +151,7 @@ class Pool(Lifecycle, PoolView):
             sandbox=sandbox,
             recycle=recycle,
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
+            slow_job=slow_job,  # type: ignore[arg-type]  # made a float there
             job=job,
             **sized,
         )
@@ -275,6 +279,14 @@ class Pool(Lifecycle, PoolView):
         """Return what the pool is doing and has done; all zero before it is started."""
         return PoolStats() if self._engine is None else self._engine.stats()
 
+    def workers(self) -> list[WorkerInfo]:
+        """Return what each worker is and does now, in the order of their places.
+
+        Nobody is asked or disturbed: it takes microseconds. None are told of by engines
+        without workers of their own ("inline", "shared"), and before the start.
+        """
+        return [] if self._engine is None else self._engine.workers()
+
     def story(self, job: Job[Any]) -> str:
         """Return what happened to a job so far, in words."""
         return self._engine_now().story(job)
@@ -323,6 +335,7 @@ _POOL_WORDS = (
     "spare_workers",
     "isolation",
     "sandbox",
+    "slow_job",
 )
 
 

@@ -345,6 +345,10 @@ class Supervisor:
         """Tell whether a worker has a place in the pool, and may get jobs."""
         return self._supervision.works(worker.number)
 
+    def state_of(self, worker: WorkerHandle) -> str:
+        """Return where a worker stands in its life, as a word of `ChildState`."""
+        return self._supervision.state_of(worker.number).value
+
     def replace(self, worker: WorkerHandle, reason: ExitReason) -> None:
         """Have a worker that works replaced, unless that is under way."""
         now, number = time.monotonic(), worker.number
@@ -393,7 +397,9 @@ class Supervisor:
                     forkserver = self._forkserver or self._start_forkserver()
                     self._make_worker(command, forkserver)
                 case EmployChild(child=child):
-                    self._conductor.worker_employ(self._workers[child])
+                    worker = self._workers[child]
+                    worker.slot = self._supervision.slot_of(child)  # a spare had none
+                    self._conductor.worker_employ(worker)
                 case RetireChild(child=child, reason=reason):
                     worker = self._workers[child]
                     self.worker_leaving(worker, reason.value, reason)
@@ -442,7 +448,8 @@ class Supervisor:
         channel = Channel(self._context)
         channel.bind(path)
         page, results = create_file(), arena.create_file(self._results_size)
-        worker = WorkerHandle(number, order.slot, forkserver, channel, page, results)
+        slot = self._supervision.slot_of(number)
+        worker = WorkerHandle(number, slot, forkserver, channel, page, results)
         worker.page.allow(order.max_jobs, order.max_rss)
         worker.page.limit_memory(self._options.memory_limit or 0)
         if self._options.sandbox:
@@ -450,7 +457,7 @@ class Supervisor:
         self._workers[number] = worker
         self.started += 1
         if number > 0:
-            who = {"worker": number, "slot": order.slot}
+            who = {"worker": number, "slot": slot}
             self._listeners.tell(events.WorkerStarted, **who)
         self._conductor.worker_made(worker)
         files = (page, self._requests, results)

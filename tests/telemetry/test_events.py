@@ -57,7 +57,7 @@ class Heard:
 
 async def a_life():
     """A pool from its beginning to its end, with a job of each ordinary ending."""
-    pool = Pool(1, name="life", max_pending=2)
+    pool = Pool(1, name="life", max_pending=2, slow_job=1e-9)
     heard = Heard(pool)
     async with pool:
         assert await pool.run(jobs.add, 1, 1) == 2
@@ -141,6 +141,9 @@ def check_life(heard):
     finished = heard.of(events.JobFinished)[0]
     assert (finished.function, finished.worker, finished.attempts) == ("jobs.add", 1, 1)
     assert 0 < finished.run < 60
+    slow = heard.of(events.JobSlow)[0]
+    assert (slow.job, slow.run) == (finished.job, finished.run)
+    assert len(heard.of(events.JobSlow)) == 3, "those that have run"
     (failed,) = heard.of(events.JobFailed)
     assert repr(failed.error) == "ValueError('bad')"
     (refused,) = heard.of(events.JobRefused)

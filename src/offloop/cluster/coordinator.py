@@ -222,6 +222,7 @@ class Coordinator(LocalEngine):
                 limit=None if most is None else self._limit(named.name, most),
             )
             terms.function = named
+            terms.tally = self._accounts.of(named.name)
             terms.many = many
             terms.options = _PLAIN
             terms.timeout = inf
@@ -369,6 +370,7 @@ class Coordinator(LocalEngine):
         for client, (rows, frames) in outgoing.items():
             client.tell_freed()
             client.send((messages.RESULTS, rows, frames))
+        self._accounts.finished(results)
         self._jobs_ended(len(results))
 
     def _forward(self, client: Client, part: Any, frames: list[Any]) -> Any:
@@ -401,6 +403,7 @@ class Coordinator(LocalEngine):
         row = (job, ending.value, told, worker, sent_at, run_time, call.retries)
         client.tell_freed()
         client.send((messages.ENDINGS, [row]))
+        self._accounts.ended(call, ending)
         self._jobs_ended(1)
 
     # Workers

@@ -128,6 +128,11 @@ class Scheduler:
         record = self._workers.get(worker)
         return None if record is None else record.inbox.get(job_id)
 
+    def jobs_of(self, worker: int) -> int:
+        """Return how many jobs a worker has not answered for; 0 if it is not known."""
+        record = self._workers.get(worker)
+        return 0 if record is None else len(record.inbox)
+
     @property
     def waiting(self) -> int:
         """Number of jobs that wait for a worker."""

@@ -38,6 +38,7 @@ from offloop.core.commands import (
 )
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.slots import Row
+from offloop.core.spares import NO_SLOT
 from offloop.core.staffing import Staffing
 from offloop.errors import InternalError
 
@@ -62,6 +63,16 @@ class Supervision(Staffing):
         """Tell whether a child has a place and may get work."""
         record = self._children.get(child)
         return record is not None and record.state is ChildState.READY
+
+    def state_of(self, child: int) -> ChildState:
+        """Return where a child stands; GONE if it is not known."""
+        record = self._children.get(child)
+        return ChildState.GONE if record is None else record.state
+
+    def slot_of(self, child: int) -> int:
+        """Return the place that a child works in or stands by for; -1 if in none."""
+        record = self._children.get(child)
+        return -1 if record is None or record.slot == NO_SLOT else record.slot
 
     def next_due(self) -> float | None:
         """Return when `time_passed` must be called next, None if it need not be."""

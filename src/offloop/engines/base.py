@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from offloop.wire import puts
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from offloop.engines.call import Call
     from offloop.errors import PoolFull
     from offloop.options import JobOptions
+    from offloop.telemetry.tallies import FunctionStats
     from offloop.wire.carried import Carried
     from offloop.wire.puts import Stored
 
@@ -261,6 +262,8 @@ class PoolStats:
         in_flight: jobs that a worker has, running or in its inbox.
         pending: jobs that have not ended.
         pending_bytes: bytes of their arguments; counted with `max_pending_bytes` only.
+        arena_used: bytes of shared memory that large arguments take.
+        arena_limit: bytes that they may take; 0 where they take none.
         submitted: jobs accepted since the start.
         completed: jobs that ended with a result.
         failed: jobs that ended with an error of the function or of its result.
@@ -268,12 +271,15 @@ class PoolStats:
         timed_out: jobs that ended by timeout or run_timeout.
         lost: jobs that ended because their worker did.
         retried: further attempts begun.
+        refused: calls for which there was no room.
         workers_lost: workers that ended unasked.
         workers_started: workers started since the start of the pool.
         exits: workers that have ended, by reason: "crashed", "out-of-memory",
             "start-failed", "forkserver-lost", "timed-out", "cancelled",
             "recycled-jobs", "recycled-age", "recycled-memory", "reloaded",
             "scaled-down", "shutdown".
+        functions: what has become of the calls of each function, and how long they
+            took, by its name; those that come when there are many count as "(others)".
     """
 
     workers: int = 0
@@ -283,6 +289,8 @@ class PoolStats:
     in_flight: int = 0
     pending: int = 0
     pending_bytes: int = 0
+    arena_used: int = 0
+    arena_limit: int = 0
     submitted: int = 0
     completed: int = 0
     failed: int = 0
@@ -290,12 +298,56 @@ class PoolStats:
     timed_out: int = 0
     lost: int = 0
     retried: int = 0
+    refused: int = 0
     workers_lost: int = 0
     workers_started: int = 0
     exits: Mapping[str, int] = field(default_factory=dict)
+    functions: Mapping[str, FunctionStats] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures by name, for JSON."""
+        functions = {name: one.as_dict() for name, one in self.functions.items()}
+        return {**self.totals(), "functions": functions}
+
+    def totals(self) -> dict[str, Any]:
+        """Return the figures of the pool as a whole by name, for JSON."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        del found["functions"]
+        return {**found, "exits": dict(self.exits)}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What one worker is, and what it is doing at one moment.
+
+    Attributes:
+        worker: its number in the pool, never used again.
+        slot: its place in the pool, which outlives it; one that is about to take the
+            place of another has the same. Spares have none: -1.
+        pid: its process id; None until it is known.
+        state: "starting", "standby" (ready, and not needed yet), "idle", "busy",
+            "retiring" (it gets no more jobs) or "stopping".
+        seconds: since it was asked for.
+        jobs: that it has, the running one included.
+        job: number of the job that it runs; None if it runs none.
+        function: name of that job's function; "" if it runs none.
+        running: seconds for which that job has been running.
+        results_bytes: of shared memory with large results that it keeps.
+    """
+
+    worker: int
+    slot: int
+    pid: int | None
+    state: str
+    seconds: float
+    jobs: int
+    job: int | None
+    function: str
+    running: float
+    results_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of that by name, for JSON."""
         return asdict(self)
 
 
@@ -503,6 +555,10 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def stats(self) -> PoolStats:
         """Return the figures of this moment."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what each worker of this engine's own is doing; it has none here."""
+        return []
 
     @abc.abstractmethod
     def story(self, job: Job[Any]) -> str:

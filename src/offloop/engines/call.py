@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from offloop.options import JobOptions, PoolOptions
+    from offloop.telemetry.tallies import Tally
     from offloop.wire.carried import Carried
     from offloop.wire.codec import Payload
     from offloop.wire.functions import Function
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 class CallTerms(Terms):
     """What calls of one function with the same options have in common."""
 
-    __slots__ = ("function", "many", "options", "timeout")
+    __slots__ = ("function", "many", "options", "tally", "timeout")
 
     #: what is called
     function: Function
+    #: what its jobs are counted in
+    tally: Tally
     #: True: `arguments` of calls hold a list of items; a number: they are streams,
     #: whose generator may be so many parts ahead of its consumer
     many: bool | int

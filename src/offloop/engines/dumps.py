@@ -1,28 +1,62 @@
-"""Asks workers what they are doing.
+"""Looks what workers are doing, and asks them where they are.
 
-Each is sent a signal, upon which faulthandler writes the tracebacks of all threads to
-the worker's page. It does so in the middle of anything, an endless loop in C included.
+Looking disturbs nobody: a worker's page says which job runs, and since when. Who is
+asked is sent a signal, upon which faulthandler writes the tracebacks of all threads to
+the page. It does so in the middle of anything, an endless loop in C included.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from offloop.engines.base import WorkerDump
+from offloop.engines.base import WorkerDump, WorkerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from offloop.core.scheduler import Scheduler
     from offloop.handles import WorkerHandle
+    from offloop.supervisor import Supervisor
 
 # Seconds that each has to answer.
 _PATIENCE = 0.5
 
 _SILENT = "it does not say: somebody has stopped it, or it ended\n"
+
+
+# Bytes in which the system counts what a file has of memory, whatever its pages are.
+_BLOCK = 512
+
+
+def look(supervisor: Supervisor, scheduler: Scheduler) -> list[WorkerInfo]:
+    """Return what each worker of the pool is doing, in the order of their places."""
+    idle = set(scheduler.idle_workers())
+    now = time.monotonic()
+    found = []
+    for worker in supervisor.workers:
+        number = worker.number
+        if number < 0:  # it is only being tried
+            continue
+        state = supervisor.state_of(worker)
+        if state == "ready":
+            state = "idle" if number in idle else "busy"
+        found.append(
+            WorkerInfo(
+                number,
+                worker.slot,
+                worker.pid,
+                state,
+                now - worker.made_at,
+                scheduler.jobs_of(number),
+                *_run_of(worker, scheduler),
+                os.fstat(worker.results).st_blocks * _BLOCK,
+            )
+        )
+    return sorted(found, key=lambda one: (one.slot < 0, one.slot, one.worker))
 
 
 async def take(

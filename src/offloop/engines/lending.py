@@ -68,7 +68,11 @@ class LendingEngine(ScheduledEngine):
         super().__init__(options, listeners, max_credit=max_credit, scheduler=scheduler)
         self._memory = memory
         self._transfers = Transfers(
-            memory, self._loaded, self._jobs_ended, first_put=first_put
+            memory,
+            self._loaded,
+            self._jobs_ended,
+            self._accounts,
+            first_put=first_put,
         )
         #: when unused memory is given back and told of; None while there is none
         self._house_timer: asyncio.TimerHandle | None = None
@@ -114,6 +118,8 @@ class LendingEngine(ScheduledEngine):
         loading, ended = len(self._transfers.loading), self._transfers.ended_early
         return replace(
             seen,
+            arena_used=self._memory.arena.used,
+            arena_limit=self._memory.arena.limit,
             queued=seen.queued + loading,
             pending=seen.pending + loading,
             submitted=seen.submitted + loading + ended.total(),

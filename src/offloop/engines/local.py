@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats, WorkerDump
+    from offloop.engines.base import PoolStats, WorkerDump, WorkerInfo
     from offloop.engines.call import Call
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
@@ -170,6 +170,9 @@ class LocalEngine(LendingEngine):
         line.send(message)
         await trial.result()
 
+    def workers(self) -> list[WorkerInfo]:
+        return dumps.look(self._supervisor, self._scheduler)
+
     async def dump(self) -> list[WorkerDump]:
         return await dumps.take(self._supervisor.ready_workers, self._scheduler)
 
@@ -184,8 +187,8 @@ class LocalEngine(LendingEngine):
         return Exchange(worker.results, self._memory.results_size)
 
     def worker_employ(self, worker: WorkerHandle) -> None:
-        now = time.monotonic()
-        self._perform(self._scheduler.worker_ready(worker.number, now))
+        number, now = worker.number, time.monotonic()
+        self._perform(self._scheduler.worker_ready(number, now))
         self._sizing.worker_ready()
 
     def worker_retire(self, worker: WorkerHandle) -> None:
@@ -215,9 +218,8 @@ class LocalEngine(LendingEngine):
                 self._workers_lost += 1
             call: Any = self._scheduler.held(number, worker.page.running())
             blamed = call is not None
-            running = call.id if blamed else None
-            now = time.monotonic()
-            detail = endings.Loss(worker.number, exit, worker.ending, reason)
+            running, now = (call.id if blamed else None), time.monotonic()
+            detail = endings.Loss(number, exit, worker.ending, reason)
             self._perform(self._scheduler.worker_lost(number, running, detail, now))
             self._sizing.worker_gone()
             if blamed:
@@ -323,8 +325,7 @@ class LocalEngine(LendingEngine):
     def _heard_results(self, line: Line, results: list[tuple[Any, ...]]) -> None:
         """Tell the scheduler of results that need no further look."""
         self._answered(line, results)
-        now = time.monotonic()
-        number = line.worker.number
+        number, now = line.worker.number, time.monotonic()
         self._perform(self._scheduler.jobs_finished(number, results, now))
 
     def _heard_answers(self, line: Line, answers: list[tuple[Any, ...]]) -> None:
@@ -333,8 +334,7 @@ class LocalEngine(LendingEngine):
             return
         self._answered(line, answers)
         worker = line.worker
-        number = worker.number
-        now = time.monotonic()
+        number, now = worker.number, time.monotonic()
         finished: list[tuple[Any, ...]] = []
         for answer in answers:
             status, places = answer[3:] or (messages.OK, ())

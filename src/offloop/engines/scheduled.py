@@ -26,12 +26,12 @@ from offloop.core.limits import ConcurrencyLimit
 from offloop.core.policies import OwnRun, RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
+from offloop.engines.accounts import Accounts
 from offloop.engines.base import Engine, Job, PoolStats, Progress
 from offloop.engines.call import ENDED, Call, CallTerms
 from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolClosed, PoolFull
-from offloop.telemetry import events
 from offloop.wire import codec, failures
 from offloop.wire.carried import capture
 from offloop.wire.functions import FunctionTable
@@ -51,17 +51,6 @@ T = TypeVar("T")
 # as a whole at the end of the turn, its answers come back as a whole, and worker and
 # loop would take turns instead of working at the same time.
 _FULL = 32
-
-# What is told of a job that ends in one of these ways.
-_TOLD = {
-    Ending.ERROR: events.JobFailed,
-    Ending.CANCELLED: events.JobCancelled,
-    Ending.TIMEOUT: events.JobTimedOut,
-    Ending.RUN_TIMEOUT: events.JobTimedOut,
-    Ending.LOST: events.JobLost,
-    Ending.POISON: events.JobPoisoned,
-    Ending.QUARANTINED: events.JobQuarantined,
-}
 
 
 class ScheduledEngine(Engine):
@@ -85,6 +74,7 @@ class ScheduledEngine(Engine):
         super().__init__()
         self._options = options
         self._listeners = listeners
+        self._accounts = Accounts(listeners, options.slow_job)
         self._scheduler = scheduler or Scheduler(
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
@@ -236,6 +226,7 @@ class ScheduledEngine(Engine):
             limit=None if most is None else self._limit(named.name, most),
         )
         terms.function = named
+        terms.tally = self._accounts.of(named.name)
         terms.many = many
         terms.options = options
         terms.timeout = inf if options.timeout is None else options.timeout
@@ -378,6 +369,8 @@ class ScheduledEngine(Engine):
             timed_out=seen.timed_out,
             lost=seen.lost + seen.poisoned,
             retried=seen.retried,
+            refused=self._accounts.refused,
+            functions=self._accounts.stats(),
         )
 
     def story(self, job: Job[Any]) -> str:
@@ -454,10 +447,7 @@ class ScheduledEngine(Engine):
                 future.set_result(payload[0])
             else:
                 self._deliver(call, payload, detail[2] if len(detail) > 2 else ())
-        if events.JobFinished in self._listeners.heard:
-            for call, _ in results:
-                times = {"queued": call.sent_at - call.submitted_at}
-                self._tell(events.JobFinished, call, **times, run=call.run_time)
+        self._accounts.finished(results)
         self._jobs_ended(len(results))
 
     def _deliver(self, call: Call, payload: Any, buffers: Sequence[Any]) -> None:
@@ -474,16 +464,14 @@ class ScheduledEngine(Engine):
         """Give the future of a job without a result its one ending."""
         call.buffers = call.stored = ()
         future = call.handle
-        told = _TOLD[ending] in self._listeners.heard
-        more = {}
+        error = None
         if ending is Ending.CANCELLED:
             asyncio.Future.cancel(future)
-        elif told or not future.done():
-            more["error"] = error = endings.error_of(call, ending, detail)
+        elif not future.done() or self._accounts.wants_error(ending):
+            error = endings.error_of(call, ending, detail)
             if not future.done():
                 future.set_exception(error)
-        if told:
-            self._tell(_TOLD[ending], call, **more)
+        self._accounts.ended(call, ending, error)
         call.handle = ENDED
         self._jobs_ended(1)
 
@@ -497,28 +485,13 @@ class ScheduledEngine(Engine):
                     waiter.set_result(None)
             self._drain_waiters.clear()
 
-    # Events
-
-    def _tell(self, kind: type[events.Event], call: Call, **more: Any) -> None:
-        """Tell of something that happened to a job."""
-        what = {"job": call.id, "function": call.function.name}
-        what |= {"worker": call.worker, "attempts": call.attempts}
-        self._listeners.tell(kind, **what, **more)
-
     def _tell_retried(self, call: Call, reason: str) -> None:
         """Tell that a job whose run has failed goes on, unless it has ended."""
-        if events.JobRetried in self._listeners.heard and call.id in self._scheduler:
-            self._tell(events.JobRetried, call, reason=reason)
+        if call.id in self._scheduler:
+            self._accounts.retried(call, reason)
 
     def tell_refused(self, function: Callable[..., Any], full: PoolFull) -> None:
-        name = getattr(function, "__qualname__", None)
-        self._listeners.tell(
-            events.JobRefused,
-            function=f"{function.__module__}.{name}" if name else repr(function),
-            pending=full.pending,
-            limit=full.limit,
-            retry_after=full.retry_after,
-        )
+        self._accounts.refused_call(function, full)
 
     def _stop_waiting(self, error: Exception) -> None:
         """Let everything that waits for room fail with `error`."""

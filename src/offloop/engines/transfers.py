@@ -30,6 +30,7 @@ from offloop.wire import bulk, codec, puts
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Sequence
 
+    from offloop.engines.accounts import Accounts
     from offloop.engines.call import Call
     from offloop.engines.copier import Steps
     from offloop.engines.memory import Large, Memory
@@ -73,6 +74,7 @@ class Transfers:
         memory: of the pool.
         enter: called with each call whose encoding took a while, when it is done.
         ended: called when a transfer has ended, with the number of jobs it has ended.
+        accounts: are told of jobs that end on their way in.
         first_put: number of the first object that is put.
     """
 
@@ -81,11 +83,13 @@ class Transfers:
         memory: Memory,
         enter: Callable[[Call], None],
         ended: Callable[[int], None],
+        accounts: Accounts,
         first_put: int = 1,
     ) -> None:
         self._memory = memory
         self._enter = enter
         self._ended = ended
+        self._accounts = accounts
         self._copier = Copier()
         #: jobs that ended before the scheduler had them, by how they did
         self.ended_early: Counter[Ending] = Counter()
@@ -321,8 +325,10 @@ class Transfers:
             asyncio.Future.cancel(future)
         else:
             call.move(JobState.FAILED)
+            error = endings.error_of(call, ending, error)
             if not future.done():
-                future.set_exception(endings.error_of(call, ending, error))
+                future.set_exception(error)
+        self._accounts.ended(call, ending, error)
         call.handle = ENDED
         self._ended(1)
 

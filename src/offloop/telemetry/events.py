@@ -34,6 +34,7 @@ __all__ = [
     "JobQuarantined",
     "JobRefused",
     "JobRetried",
+    "JobSlow",
     "JobTimedOut",
     "Listeners",
     "PoolClosed",
@@ -384,6 +385,22 @@ class JobRetried(_JobEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSlow(_JobEvent):
+    """A run has taken longer than the pool's `slow_job`; its ending is told besides.
+
+    Attributes:
+        job, function, worker, attempts: as of `JobFinished`.
+        queued: seconds from submission until it left for its worker.
+        run: seconds in the function.
+    """
+
+    level = logging.WARNING
+
+    queued: float
+    run: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRefused(Event):
     """A call was refused because the pool is full; there is no job.
 
@@ -425,6 +442,7 @@ EVENTS: tuple[type[Event], ...] = (
     JobPoisoned,
     JobQuarantined,
     JobRetried,
+    JobSlow,
     JobRefused,
 )
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["APPLY", "Function", "FunctionCache", "FunctionTable", "apply"]
+__all__ = ["APPLY", "Function", "FunctionCache", "FunctionTable", "apply", "describe"]
 
 #: number of the function that applies its first argument to the others
 APPLY = 0
@@ -218,7 +218,7 @@ class FunctionTable:
         del self._entries[entry.key]
 
     def _apply(self, fn: Any) -> Function:
-        key = _describe(fn), _kind(fn)
+        key = describe(fn), _kind(fn)
         function = self._applied.pop(key, None)
         if function is None:
             function = Function(APPLY, b"", *key, module=None)
@@ -257,7 +257,7 @@ class FunctionTable:
 
     def _new(self, definition: bytes, fn: Any, module: str | None) -> Function:
         self._last_id += 1
-        return Function(self._last_id, definition, _describe(fn), _kind(fn), module)
+        return Function(self._last_id, definition, describe(fn), _kind(fn), module)
 
     # What a definition by value depends on
 
@@ -440,7 +440,8 @@ def _kind(fn: Any) -> str:
     return "async" if flags & _COROUTINE else "plain"
 
 
-def _describe(fn: Any) -> str:
+def describe(fn: Any) -> str:
+    """Return the name that a callable goes by, for people."""
     inner = _innermost(fn)
     name = getattr(inner, "__qualname__", None)
     if name is None:
@@ -483,7 +484,7 @@ def _why_not(fn: Any, error: Exception) -> str:
         f"it uses {', '.join(dict.fromkeys(culprits))}, which" if culprits else "it"
     )
     return (
-        f"{_describe(fn)}: {because} cannot be sent to another process: "
+        f"{describe(fn)}: {because} cannot be sent to another process: "
         f"{type(error).__name__}: {error}. Make such things inside the job, or once "
         "per worker in `initializer`, or define the function in a module of its own"
     )
