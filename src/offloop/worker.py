@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-# An answer may wait for its companions this long, so that short jobs share a message.
-_HOLD_NS = 100_000
+# An answer waits for companions until so long after its job has begun, so that short
+# jobs share a message.
+_HOLD_NS = 250_000
 
 # Seconds between two reports of a job's progress.
 _REPORT_PAUSE = 0.05
@@ -125,7 +126,7 @@ class Worker:
         self._buffers: list[Any] = []
         #: all of them are results that need no further word
         self._results_only = True
-        #: when the oldest of `_answers` was ready, in monotonic nanoseconds
+        #: when the job of the oldest of `_answers` began, in monotonic nanoseconds
         self._held_since = 0
         #: they have waited long enough for companions
         self._held_long = False
@@ -411,7 +412,10 @@ class Worker:
         # The end of a stream is not kept: its parts may be lost with the process.
         whole = not out and (not many or many is True)
         kept = whole and page.keep(marshal.dumps(answer, 2))
-        self._answer(answer, out, ended_ns)
+        if not self._answers:
+            self._held_since = started_ns  # one that ran long has no companions soon
+        self._held_long = ended_ns - self._held_since > _HOLD_NS
+        self._answer(answer, out)
         return kept
 
     def _stream(self, call: tuple[Any, ...], name: str, make: Callable[[], Any]) -> Any:
@@ -424,14 +428,11 @@ class Worker:
         finally:
             self._flow = None
 
-    def _answer(self, answer: tuple[Any, ...], buffers: list[Any], now_ns: int) -> None:
-        if not self._answers:
-            self._held_since = now_ns
+    def _answer(self, answer: tuple[Any, ...], buffers: list[Any]) -> None:
         self._answers.append(answer)
         if len(answer) > 3:
             self._results_only = False
             self._buffers.extend(buffers)
-        self._held_long = now_ns - self._held_since > _HOLD_NS
 
     def _enter_sandbox(self, enter: Callable[[], None]) -> None:
         """Give up rights, once the socket is connected: a job has come through it."""

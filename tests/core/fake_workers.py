@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 GRACE = 0.2
 LEAVE_TIME = 1.0
 WINDOW = 0.001
+PAIR = 10 * WINDOW
 MAX_KILLS = 3
 MAX_CREDIT = 5
 MAX_DEATHS = 5
@@ -393,7 +394,12 @@ class World:
         worker.held[job.id] = inf if job.terms.on_cancel == "kill" else charge
         assert len(worker.held) <= self.max_credit
         if len(worker.held) > 1:
-            assert sum(worker.held.values()) <= WINDOW * 1.000001, "over credit"
+            together = sum(worker.held.values())
+            assert together <= PAIR * 1.000001, "over credit"
+            if together > WINDOW * 1.000001:
+                assert len(worker.held) == 2, "over credit"
+                if self.thorough:
+                    self.judge_plenty()
         self.judge_limit(entry)
         if self.thorough:
             self.judge_turn(entry)
@@ -403,6 +409,10 @@ class World:
         entry.holder = worker.number
         entry.returned = entry.delayed = False
         worker.inbound.append(("job", job.id))
+
+    def judge_plenty(self) -> None:
+        waiting = [e for e in self.jobs.values() if not (e.ending or e.holder)]
+        assert len(waiting) > len(self.workers), "ready for want of better"
 
     def judge_limit(self, entry: Entry) -> None:
         limit = entry.record.terms.limit

@@ -29,12 +29,14 @@ class Pool:
             self.roster.open(worker)
         self.jobs = 0
 
-    def give(self, seconds: float = inf, now: float = 0.0) -> int | None:
+    def give(
+        self, seconds: float = inf, now: float = 0.0, *, plenty: bool = False
+    ) -> int | None:
         """Give a job of that length away; returns the worker's number."""
         self.jobs += 1
         terms = Terms(cost_of(seconds) if seconds != inf else RunTime())
         job = JobRecord(self.jobs, terms)
-        worker = self.roster.pick(charge_of(terms), now)
+        worker = self.roster.pick(charge_of(terms), now, plenty)
         if worker is None:
             return None
         job.charge = charge_of(terms)
@@ -106,6 +108,17 @@ def test_a_long_job_shares_with_nobody():
     pool = Pool(1)
     assert pool.give(0.5) == 1
     assert pool.give(1e-5) is None
+
+
+def test_while_there_is_plenty_to_do_the_next_job_is_ready_behind_one_of_some_length():
+    pool = Pool(1)
+    assert pool.give(0.002) == 1
+    assert pool.give(0.002) is None
+    assert pool.give(0.002, plenty=True) == 1
+    assert pool.give(0.002, plenty=True) is None, "one is enough"
+    pool.answer(1)
+    assert pool.give(0.009, plenty=True) is None, "too long for company"
+    assert pool.give(0.007, plenty=True) == 1
 
 
 def test_an_unknown_job_does_not_go_behind_short_ones():

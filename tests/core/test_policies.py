@@ -52,13 +52,33 @@ def test_one_that_wants_a_worker_for_itself_is_never_called_short():
     for _ in range(100):
         cost.observe(1e-5)
     assert cost.estimate == inf
-    assert cost.peak == pytest.approx(1e-5)
+    assert cost.likely == pytest.approx(1e-5)
 
 
-@given(st.lists(st.floats(0, 100), min_size=8, max_size=100))
-def test_the_estimate_lies_between_the_last_run_and_the_longest(times):
-    cost = after(*times)
-    assert times[-1] - 1e-9 <= cost.estimate <= max(times) + 1e-9
+def test_a_brief_run_that_lost_its_core_does_not_make_the_others_long():
+    cost = after(*[1e-4] * 64, 0.004, *[1e-4] * 8)
+    assert 1e-4 < cost.estimate < 2e-4
+
+
+def test_brief_runs_are_averaged_over_the_latest():
+    cost = after(*[1e-4] * 1000, *[1e-3] * 64)
+    assert 5e-4 < cost.estimate < 1e-3
+    for _ in range(1000):
+        cost.observe(1e-3)
+    assert cost.estimate == pytest.approx(1e-3)
+
+
+@given(st.lists(st.floats(0, 100), min_size=8, max_size=100), st.integers(1, 8))
+def test_the_estimate_is_no_run_that_never_was(times, at_once):
+    cost = RunTime()
+    for start in range(0, len(times), at_once):
+        cost.observe_all(times[start : start + at_once])
+    assert min(times) - 1e-9 <= cost.estimate <= max(times) + 1e-9
+
+
+@given(st.lists(st.floats(0.006, 100), min_size=8, max_size=100))
+def test_the_estimate_of_long_runs_is_above_the_last_one(times):
+    assert after(*times).estimate >= times[-1] - 1e-9
 
 
 @given(st.integers(0, 10_000), units)

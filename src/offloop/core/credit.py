@@ -3,7 +3,9 @@
 An idle worker may always get a job. A worker that holds jobs may get another one only
 while all of them together are expected to take less than `window`: then the worker
 never waits for the wire between short jobs, and no job waits long behind another one.
-What a function's next run takes is a high quantile of its former ones
+While more jobs wait than there are workers, one that runs a job of a few windows may
+have the next one beside it: all others are as busy, so nobody could begin it sooner by
+much. What a function's next run takes is learnt from its former ones
 (`policies.RunTime`); a function that has run only a few times counts as endless, so its
 jobs have a worker for themselves.
 
@@ -36,6 +38,9 @@ _LEAST_CHARGE = 1e-6
 
 # A job that has run this many windows has shown that its function's estimate was wrong.
 _PATIENCE = 10
+
+# So many windows may a job and the one that is ready behind it take together.
+_PAIR = 10
 
 
 class WorkerRecord:
@@ -120,13 +125,26 @@ class Roster:
         window: seconds that the jobs of one inbox may take together if it has several.
     """
 
-    __slots__ = ("_buckets", "_fewest", "max_credit", "patience", "room", "window")
+    __slots__ = (
+        "_buckets",
+        "_fewest",
+        "_pair",
+        "max_credit",
+        "patience",
+        "room",
+        "staff",
+        "window",
+    )
 
     def __init__(self, max_credit: int, window: float) -> None:
         self.max_credit = max_credit
         self.window = window
         #: seconds that a job may run while others wait behind it
         self.patience = window * _PATIENCE
+        #: seconds that two jobs may take together if there is plenty to do
+        self._pair = window * _PAIR
+        #: number of workers, whether they may get jobs or not
+        self.staff = 0
         #: number of workers that have room for at least a short job
         self.room = 0
         #: those workers, by the number of jobs that they hold
@@ -143,7 +161,9 @@ class Roster:
         """Return the numbers of those workers, idle longest first."""
         return [worker.number for worker in self._buckets[0]]
 
-    def pick(self, charge: float, now: float) -> WorkerRecord | None:
+    def pick(
+        self, charge: float, now: float, plenty: bool = False
+    ) -> WorkerRecord | None:
         """Take out the worker that should get a job; None if none has room for it.
 
         Only the worker with the fewest jobs is asked: a fuller one hardly ever has more
@@ -152,6 +172,7 @@ class Roster:
         Args:
             charge: of the job.
             now: the time.
+            plenty: more jobs wait than there are workers.
         """
         buckets = self._buckets
         while self.room:
@@ -167,7 +188,9 @@ class Roster:
                     worker.closed = worker.slow = True
                     self.room -= 1
                     continue
-                if worker.load + charge > self.window:
+                ready = fewest == 1 and plenty
+                most = self._pair if ready else self.window
+                if worker.load + charge > most:
                     bucket[worker] = None
                     return None
             worker.bucket = None
@@ -201,7 +224,8 @@ class Roster:
         held = len(worker.inbox)
         if not held:
             worker.load = 0.0
-        if worker.closed or held >= self.max_credit or worker.load >= self.window:
+        most = self._pair if held == 1 else self.window
+        if worker.closed or held >= self.max_credit or worker.load >= most:
             worker.bucket = None
             return
         worker.bucket = bucket = self._buckets[held]
@@ -224,9 +248,11 @@ class Roster:
 
     def _check_worker(self, worker: WorkerRecord) -> None:
         jobs = worker.inbox.values()
-        full = len(jobs) >= self.max_credit or worker.load >= self.window
+        most = self._pair if len(jobs) == 1 else self.window
+        full = len(jobs) >= self.max_credit or worker.load >= most
         assert (worker.bucket is None) == (worker.closed or full)
         assert len(jobs) <= self.max_credit
         total = sum(job.charge for job in jobs)
         assert isclose(total, worker.load, abs_tol=1e-9)
-        assert len(jobs) <= 1 or total <= self.window + 1e-9
+        most = self._pair if len(jobs) == 2 else self.window
+        assert len(jobs) <= 1 or total <= most + 1e-9

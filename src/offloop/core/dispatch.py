@@ -141,7 +141,7 @@ class Dispatch:
                 self._set_aside(job, source, now, commands)
                 continue
             charge = charge_of(terms)
-            worker = roster.pick(charge, now)
+            worker = roster.pick(charge, now, waiting > roster.staff)
             if worker is None:
                 break
             # Nobody gets more than an even share, so that none gets its second job

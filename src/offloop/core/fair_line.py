@@ -94,7 +94,7 @@ class FairLine:
         job = lane.popleft()
         self._clock = share
         if job.state is _SENT:
-            share += max(job.terms.cost.peak, _LEAST_COST)
+            share += max(job.terms.cost.likely, _LEAST_COST)
         if lane:
             self._number += 1
             heapreplace(self._order, (share, self._number, key))

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 # A function is unknown, and never shares an inbox, until it has run this often.
 _KNOWN_AFTER = 8
 
-# The share by which a run below the estimate pulls it down. Slow on purpose: one run in
-# a hundred that is long must still be remembered when the next one comes.
+# Seconds that a run may take by mere chance, because another process had its core: a
+# turn of the system's scheduler. Whoever waits behind such a run hardly notices.
+_BRIEF = 0.005
+
+# The share by which a run below the peak pulls it down. Slow on purpose: one run in a
+# hundred that is long must still be remembered when the next one comes.
 _DECAY = 1 / 64
+
+# Runs over which the average of brief ones is taken.
+_MEMORY = 64
 
 # Endings that are timed together: answers come in bursts, single gaps say nothing.
 _BURST = 32
@@ -41,13 +48,26 @@ _MASK = (1 << 32) - 1
 
 
 class RunTime:
-    """A high quantile of one function's run times: it jumps up and sinks slowly.
+    """What the next run of a function is likely to take.
+
+    That is the average of its brief runs, or, if it had a long one, a high quantile
+    that jumps up and sinks slowly: nobody should wait behind the next long one, but a
+    brief one that lost its core for a moment must not make all others look long.
 
     Args:
         whole: that of the same function when it is called once, if this is of chunks.
     """
 
-    __slots__ = ("_whole", "chunks", "estimate", "peak", "samples", "streams")
+    __slots__ = (
+        "_average",
+        "_peak",
+        "_whole",
+        "chunks",
+        "estimate",
+        "likely",
+        "samples",
+        "streams",
+    )
 
     def __init__(self, whole: RunTime | None = None) -> None:
         #: what this is the `chunks` of, if it is
@@ -56,12 +76,16 @@ class RunTime:
         self.chunks: RunTime | None = None
         #: the same for jobs that send its results one by one
         self.streams: OwnRun | None = None
-        #: seconds that nearly every run stays under; inf while too few have been seen
+        #: seconds that a run is likely to take; inf while too few have been seen
         self.estimate = inf
         #: the same without that caution
-        self.peak = 0.0
+        self.likely = 0.0
         #: runs seen
         self.samples = 0
+        #: of the brief runs
+        self._average = 0.0
+        #: of the long ones; 0.0 when the last one is forgotten
+        self._peak = 0.0
 
     @property
     def function(self) -> RunTime:
@@ -74,16 +98,32 @@ class RunTime:
 
     def observe_all(self, run_times: Sequence[float]) -> None:
         """Learn from runs, in the order in which they were."""
-        peak = self.peak
+        count = len(run_times)
+        self.samples += count
+        if self._peak or max(run_times) > _BRIEF:
+            run_times = self._remember_long(run_times)
+        if run_times:
+            newer = sum(run_times) / len(run_times)
+            weight = len(run_times) / min(self.samples, _MEMORY)
+            self._average += (newer - self._average) * min(weight, 1.0)
+            if self._peak < 2 * self._average:
+                self._peak = 0.0  # forgotten: brief runs count as they are
+        self.likely = max(self._average, self._peak)
+        if self.samples >= _KNOWN_AFTER:
+            self.estimate = self.likely
+
+    def _remember_long(self, run_times: Sequence[float]) -> list[float]:
+        """Let long runs lift the peak, and brief ones lower it; returns these."""
+        peak, brief = self._peak, []
         for run_time in run_times:
-            if run_time > peak:
+            if run_time > peak and run_time > _BRIEF:
                 peak = run_time
             else:
                 peak -= (peak - run_time) * _DECAY
-        self.peak = peak
-        self.samples += len(run_times)
-        if self.samples >= _KNOWN_AFTER:
-            self.estimate = peak
+            if run_time <= _BRIEF:
+                brief.append(run_time)
+        self._peak = peak
+        return brief
 
 
 class OwnRun(RunTime):

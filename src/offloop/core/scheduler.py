@@ -393,6 +393,7 @@ class Scheduler:
         if worker in self._workers:
             raise self._bug(f"worker {worker} got ready twice")
         record = self._workers[worker] = WorkerRecord(worker)
+        self._roster.staff = len(self._workers)
         self._roster.open(record)
         commands: list[Command] = []
         self._dispatch.send(now, commands)
@@ -427,6 +428,7 @@ class Scheduler:
         """
         record = self._worker(worker)
         del self._workers[worker]
+        self._roster.staff = len(self._workers)
         self._roster.close(record)
         self._runs.looks.drop(worker)
         commands: list[Command] = []
