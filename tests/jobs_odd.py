@@ -182,3 +182,50 @@ class Loaded:
 
 def with_loaded(value):
     return value, Loaded()
+
+
+def raise_error_of_the_worker_alone():
+    """Raise what can be rebuilt in this process, and in no other."""
+    raise OnlyThere("where am I")
+
+
+class OnlyThere(Exception):
+    """Remembers where it was born, and refuses to be rebuilt elsewhere."""
+
+    def __reduce__(self):
+        return be_born_in, (os.getpid(), *self.args)
+
+
+def be_born_in(home, text):
+    if os.getpid() != home:
+        raise LookupError("not at home")
+    return OnlyThere(text)
+
+
+def fail_before_attempt(number):
+    """Succeed at last; until then, fail as what may pass does."""
+    from offloop import current_job
+
+    attempt = current_job().attempt
+    if attempt < number:
+        raise ConnectionError(f"attempt {attempt}")
+    return attempt
+
+
+def die_before_attempt(number):
+    from offloop import current_job
+
+    attempt = current_job().attempt
+    if attempt < number:
+        os._exit(1)
+    return attempt
+
+
+def die_after(reached, until):
+    """Die when the test says so."""
+    from pathlib import Path
+
+    Path(reached).write_text(f"{os.getpid()}\n")
+    with open(until) as gate:
+        gate.read(1)
+    os._exit(1)

@@ -165,6 +165,32 @@ async def test_who_leaves_early_stops_what_is_going(gate):
         assert await pool.run(jobs.add, 1) == 1
 
 
+@pytest.mark.parametrize("source", [numbers, numbers_async])
+async def test_who_breaks_out_stops_what_is_going_and_what_is_read(source, gate):
+    taken, until = [], gate()
+
+    def stay_after(number):
+        return number if number < 20 else jobs.wait_for(str(until))
+
+    # It is left while what was ahead is going, which would never end.
+    async with Pool(1, grace=0.05) as pool:
+        async for number in pool.map(stay_after, source(taken), buffersize=10):
+            if number == 19:
+                break
+        while pool.stats().pending:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        seen = len(taken)
+        assert seen <= 31
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(taken) == seen
+        assert await pool.run(jobs.add, 1) == 1
+    async with Pool(1, grace=0.05) as pool:
+        async for number in pool.map(stay_after, source(taken), buffersize=10):
+            if number == 19:
+                break
+
+
 async def test_results_come_as_jobs_end_if_order_does_not_matter(gate):
     reached, until = gate(), gate()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
 import jobs
 from offloop import Batch, Pool, current_job, offload
-from offloop.errors import NotOffloadable, UsageError
+from offloop.errors import NotOffloadable, UsageError, WorkerLost
 
 
 def job_of(value):
@@ -84,6 +85,24 @@ async def test_an_error_is_shared_too():
         assert pool.stats().failed == 1
         with pytest.raises(NotOffloadable, match="single_flight"):
             await view.run(jobs.echo, [asyncio.get_running_loop()])
+
+
+def die(_):
+    jobs.die_by(signal.SIGKILL)
+
+
+async def test_a_lost_worker_is_an_error_for_all_who_share_its_run(tmp_path):
+    died = str(tmp_path / "died")
+    async with Pool(1) as pool:
+        for options in ({"single_flight": True}, {"batch": Batch(2, 60)}):
+            view = pool.options(**options)
+            calls = [view.run(die, 1) for _ in range(2)]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(error) for error in errors] == [WorkerLost] * 2
+        again = pool.options(single_flight=True, retries=1)
+        calls = [again.run(jobs.die_first_time, died) for _ in range(2)]
+        assert await asyncio.gather(*calls) == [2, 2]
+        assert pool.stats().lost == 2
 
 
 async def test_a_batch_runs_when_it_is_full():

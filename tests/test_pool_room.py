@@ -9,9 +9,8 @@ import pytest
 
 import jobs
 from offloop import Pool
-from offloop.errors import (
-    PoolFull,
-)
+from offloop.core import job_queue
+from offloop.errors import PoolFull
 
 
 async def test_a_full_pool_refuses_and_run_waits(gate):
@@ -46,6 +45,23 @@ async def test_a_function_with_a_limit_leaves_workers_to_others(gate):
         assert [job.state for job in slow] == ["sent", "queued", "queued"]
         until.open()
         assert await asyncio.gather(*slow) == ["met"] * 3
+
+
+async def test_jobs_of_low_priority_get_their_turn_among_higher_ones(
+    gate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        job_queue, "_PATIENCE", 0.0
+    )  # seconds until one has waited long
+    log, until = tmp_path / "log", gate()
+    async with Pool(1) as pool:
+        running = pool.submit(jobs.meet, str(gate()), str(until))
+        low, high = pool.options(priority=-1), pool.options(priority=1)
+        going = [low.submit(jobs.note_and_add, str(log), -1, 0)]
+        going += [high.submit(jobs.note_and_add, str(log), n, 0) for n in range(100)]
+        until.open()
+        await asyncio.gather(running, *going)
+        assert log.read_text().split().index("-1") <= 16
 
 
 async def test_a_limit_is_for_each_function():

@@ -1,6 +1,7 @@
 """Every ending of a job: each row of docs/endings.md is a test of that name.
 
-In each the pool works on afterwards.
+Those of its first table are here, and in each the pool works on afterwards; the others
+are in the files that the page names.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ import pytest
 import jobs
 import jobs_odd
 from offloop import Pool
+from offloop.core import ledger
 from offloop.errors import (
     ControlFlowError,
     JobTimeout,
     MemoryLimitExceeded,
     NotOffloadable,
     PoisonJob,
+    PoolFull,
     Quarantined,
     RemoteError,
     ResultNotEncodable,
     WorkerLost,
 )
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "endings.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "endings.md"
+HERE = "tests/faults/test_endings.py"
 
 
 async def ending(function, *args, same_worker=True, **options):
@@ -66,6 +71,13 @@ async def test_raises_with_an_odd_constructor():
     assert error.code == 7
 
 
+async def test_raises_what_cannot_be_rebuilt():
+    error = await ending(jobs_odd.raise_error_of_the_worker_alone)
+    assert type(error) is RemoteError
+    assert "OnlyThere: where am I" in str(error)
+    assert "raise_error_of_the_worker_alone" in error.remote_traceback
+
+
 STEERING = [
     SystemExit(3),
     KeyboardInterrupt(),
@@ -88,6 +100,20 @@ async def test_raises_what_steers_a_program(engine, function):
             assert type(cause) is type(original)
             assert cause.args == original.args
         assert await pool.run(jobs.add, 1, 2) == 3
+
+
+async def test_raises_what_it_may_be_tried_again_for():
+    again = {"retries": 1, "retry_on": ConnectionError}
+    assert await ending(jobs_odd.fail_before_attempt, 2, **again) == 2
+    error = await ending(jobs_odd.fail_before_attempt, 3, **again)
+    assert (type(error), str(error)) == (ConnectionError, "attempt 2")
+
+
+async def test_raises_what_it_may_be_tried_again_for_too_late(monkeypatch):
+    monkeypatch.setattr(ledger, "retry_delay", lambda attempts, u: 60.0)
+    again = {"retries": 9, "retry_on": ConnectionError, "timeout": 50}
+    error = await ending(jobs_odd.fail_before_attempt, 2, **again)
+    assert (type(error), str(error)) == (ConnectionError, "attempt 1")
 
 
 async def test_recurses_without_end():
@@ -136,6 +162,25 @@ async def test_is_killed_again_and_again():
     assert isinstance(error.__cause__, WorkerLost)
 
 
+async def test_is_killed_and_may_be_tried_again():
+    die_twice = ending(jobs_odd.die_before_attempt, 3, same_worker=False, retries=2)
+    assert await die_twice == 3
+
+
+async def test_waits_behind_one_that_is_killed(gate, tmp_path):
+    reached, until, log = gate(), gate(), tmp_path / "log"
+    async with Pool(1) as pool:
+        fatal = pool.submit(jobs_odd.die_after, str(reached), str(until))
+        await reached.reached()
+        behind = [pool.submit(jobs.note_and_add, str(log), n, 0) for n in range(3)]
+        until.open()
+        with pytest.raises(WorkerLost):
+            await fatal
+        assert await asyncio.gather(*behind) == [0, 1, 2]
+        assert [job.attempts for job in behind] == [1, 1, 1]
+    assert log.read_text().split() == ["0", "1", "2"]
+
+
 async def test_is_of_a_function_that_keeps_killing():
     why = r"killed 5 workers in a row.* in \d\.\d s or later will be tried again"
     async with Pool(1) as pool:
@@ -172,6 +217,24 @@ async def test_waits_longer_than_it_may(gate, tmp_path):
     assert not log.exists()
 
 
+async def test_finds_the_pool_full(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, max_pending=1) as pool:
+        worker = await pool.run(jobs.pid)
+        running = pool.submit(jobs.meet, str(reached), str(until))
+        with pytest.raises(PoolFull, match=r"Try again in about .* s, when") as caught:
+            pool.submit(jobs.nothing)
+        assert (caught.value.pending, caught.value.limit) == (1, 1)
+        assert caught.value.retry_after > 0
+        waiting = asyncio.create_task(pool.run(jobs.pid))
+        mapped = pool.map(jobs.add, [1, 2])
+        first = asyncio.ensure_future(anext(mapped))
+        await asyncio.sleep(0)
+        until.open()
+        assert await asyncio.gather(running, waiting, first) == ["met", worker, 1]
+        assert [rest async for rest in mapped] == [2]
+
+
 async def test_is_cancelled_while_it_waits(gate, tmp_path):
     log = tmp_path / "log"
     async with busy_pool(gate) as pool:
@@ -205,6 +268,19 @@ async def test_is_cancelled_and_may_finish(gate):
             await job
         until.open()
         assert await pool.run(jobs.pid) == worker
+
+
+async def test_is_cancelled_and_is_to_be_killed(gate, tmp_path):
+    reached, cleaned = gate(), tmp_path / "cleaned"
+    async with Pool(1, grace=600) as pool:
+        view = pool.options(on_cancel="kill")
+        job = view.submit(jobs.clean_up_when_stopped, str(reached), str(cleaned))
+        worker = await reached.reached()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert await pool.run(jobs.pid) != worker
+        assert not cleaned.exists()
 
 
 async def test_takes_more_memory_than_it_may():
@@ -274,8 +350,19 @@ async def test_closes_every_file():
 
 
 def test_every_row_of_the_page_is_a_test():
-    rows = re.findall(r"^\| ([^|]*?) +\| ", PAGE.read_text(), re.MULTILINE)
-    names = {"test_" + re.sub(r"\W+", "_", row.lower()).strip("_") for row in rows}
-    names -= {"test_the_job", "test_"}
-    tests = {name for name in globals() if name.startswith("test_")}
-    assert names == tests - {"test_every_row_of_the_page_is_a_test"}
+    sections = PAGE.read_text().split("\n## ")[1:]
+    assert len(sections) == 6
+    for section in sections:
+        title, _, text = section.partition("\n")
+        files = re.findall(r"\]\(\.\./(tests/[\w/]+\.py)\)", text)
+        heads, *rows = re.findall(r"^\| ([^|]*?) +\| ", text, re.MULTILINE)
+        assert heads in ("The job", "What happens"), title
+        names = {"test_" + re.sub(r"\W+", "_", row.lower()) for row in rows[1:]}
+        tests = {test for file in files for test in tests_of(ROOT / file)}
+        assert names <= tests, title
+        if HERE in files:
+            assert names == tests - {"test_every_row_of_the_page_is_a_test"}
+
+
+def tests_of(file):
+    return re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
