@@ -358,11 +358,11 @@ def test_every_row_of_the_page_is_a_test():
         heads, *rows = re.findall(r"^\| ([^|]*?) +\| ", text, re.MULTILINE)
         assert heads in ("The job", "What happens"), title
         names = {"test_" + re.sub(r"\W+", "_", row.lower()) for row in rows[1:]}
-        tests = {test for file in files for test in tests_of(ROOT / file)}
+        tests = {test for file in files for test in names_of_tests(ROOT / file)}
         assert names <= tests, title
         if HERE in files:
             assert names == tests - {"test_every_row_of_the_page_is_a_test"}
 
 
-def tests_of(file):
+def names_of_tests(file):
     return re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
