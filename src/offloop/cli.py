@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Name of each command, and the module that holds it under that name.
+# Name of each command, and the module that holds it under that name, with "_" for "-".
 _COMMANDS = {
     "demo": "offloop.demo.command",
     "serve": "offloop.cluster.command",
+    "proxy-config": "offloop.cluster.proxy_command",
     **dict.fromkeys(
         ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal"),
         "offloop.cluster.operate",
@@ -52,5 +53,5 @@ def _group() -> click.Group:
         },
     )
     for name, module in _COMMANDS.items():
-        group.add_command(getattr(import_module(module), name))
+        group.add_command(getattr(import_module(module), name.replace("-", "_")))
     return click.version_option(__version__, prog_name="offloop")(group)

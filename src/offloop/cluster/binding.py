@@ -80,6 +80,17 @@ def bind(address: str, scheme: str = "http") -> Bound:
     return Bound(listener, f"{scheme}://{name}:{port}")
 
 
+def neighbour(address: str, distance: int) -> str:
+    """Return HOST:PORT with a port that is so much higher; port 0 stays: any free one.
+
+    Raises:
+        UsageError: it is no such address.
+    """
+    _, port = _parse(address)
+    host = address.rpartition(":")[0]
+    return f"{host}:{port + distance if port else 0}"
+
+
 def _parse(address: str) -> tuple[str | None, int]:
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:

@@ -84,6 +84,12 @@ _SERVER_OPTIONS = [
         help="HOST:PORT or unix:PATH to listen at; may be repeated.",
     ),
     click.Option(
+        ["--port-each"],
+        default="",
+        metavar="HOST:PORT",
+        help="Instead: a port for each server, this one and those that follow.",
+    ),
+    click.Option(
         ["--app-dir"],
         default=".",
         type=click.Path(exists=True, file_okay=False, resolve_path=True),
@@ -273,7 +279,7 @@ def _serve(
         if settings.pidfile:
             stack.callback(PidFile(settings.pidfile).close)
         bound = []
-        for address in settings.bind:
+        for address in () if settings.port_each else settings.bind:
             bound.append(bind(address, scheme))
             stack.callback(bound[-1].close)
         output = LogFile(log_file) if log_file else Output(sys.stdout.fileno())

@@ -56,6 +56,7 @@ class Gate:
         welcome: makes a connection of a socket; the flag is that of `arrive`.
         loads: of all servers.
         seat: of this one.
+        alone: nobody else accepts from these listeners.
     """
 
     def __init__(
@@ -64,7 +65,10 @@ class Gate:
         welcome: Callable[[socket.socket, bool], Awaitable[object]],
         loads: Loads,
         seat: int,
+        *,
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._listeners = list(listeners)
         self._welcome = welcome
@@ -135,7 +139,7 @@ class Gate:
     def _somebody(self, listener: socket.socket) -> None:
         if not self._watching:  # two listeners were ready in the same turn
             return
-        ahead = self._loads.ahead_of(self._seat)
+        ahead = 0 if self._alone else self._loads.ahead_of(self._seat)
         self._unwatch()
         if ahead:
             moment = min(ahead * _MOMENT, _LONGEST)

@@ -20,12 +20,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from offloop import messages, runtime
+from offloop.cluster.binding import bind, neighbour
 from offloop.cluster.control import Control
 from offloop.cluster.coordinate import DRAIN_TIME
 from offloop.cluster.crew import Crew
 from offloop.cluster.loads import SEATS, Field, Loads, make_page
 from offloop.core.children import SupervisionState
 from offloop.core.supervision import Supervision
+from offloop.errors import StartError
 from offloop.hearing import Hearing
 from offloop.wire.status import create_file
 
@@ -59,6 +61,9 @@ class Primary:
         home: directory of this user alone, for its sockets.
         bound: what to listen on; stays the caller's.
         printer: of all that is said.
+
+    Raises:
+        StartError: there is another primary in this home, or a port cannot be had.
     """
 
     def __init__(
@@ -72,6 +77,9 @@ class Primary:
         self.settings = settings
         self._pool = pool
         self._bound = bound
+        #: what single servers listen on, by slot
+        self._own: dict[int, Bound] = {}
+        self._bind_own(settings.workers)
         self._printer = printer
         self._page = make_page()
         self.loads = Loads(self._page)
@@ -146,7 +154,8 @@ class Primary:
     @property
     def urls(self) -> list[str]:
         """Where it is served."""
-        return [bound.url for bound in self._bound]
+        own = [self._own[slot] for slot in sorted(self._own)]
+        return [bound.url for bound in (*self._bound, *own)]
 
     @property
     def door(self) -> str:
@@ -165,10 +174,27 @@ class Primary:
         return self._unready or "serving"
 
     def scale(self, servers: int) -> None:
-        """Have so many servers from now on."""
+        """Have so many servers from now on.
+
+        Raises:
+            StartError: a port cannot be had.
+        """
+        self._bind_own(servers)
         self.wanted = servers
         if self.servers.ever_ready:  # else it begins with as many
             self.servers.scale(servers)
+
+    def _bind_own(self, servers: int) -> None:
+        """Open a port for each of so many servers, if each is to have its own."""
+        address = self.settings.port_each
+        scheme = "https" if self.settings.uvicorn.get("ssl_certfile") else "http"
+        for slot in range(servers) if address else ():
+            if slot not in self._own:
+                self._own[slot] = bind(neighbour(address, slot), scheme)
+
+    def _close_own(self, slot: int) -> None:
+        if slot in self._own:
+            self._own.pop(slot).close()
 
     def set_unready(self, why: str) -> None:
         """Have servers say that no more requests should come; "" that they may."""
@@ -219,8 +245,12 @@ class Primary:
         loop.add_signal_handler(signal.SIGTTOU, self._scale_by, -1)
 
     def _scale_by(self, change: int) -> None:
-        self.scale(max(self.wanted + change, 1))
-        self.say(f"{self.wanted} servers are wanted")
+        try:
+            self.scale(max(self.wanted + change, 1))
+        except StartError as error:
+            self.say(str(error))
+        else:
+            self.say(f"{self.wanted} servers are wanted")
 
     def _interrupted(self) -> None:
         if self.code is None:
@@ -236,6 +266,8 @@ class Primary:
             self.say(f"ending: open requests get {seconds:g} s")
             for bound in self._bound:
                 bound.close()
+            for slot in list(self._own):
+                self._close_own(slot)
             self.servers.dismiss(self.settings.graceful_timeout)
             self.changed()
 
@@ -283,7 +315,11 @@ class Primary:
         settings["limit_concurrency"] = self.settings.limit_concurrency
         child.page = create_file()
         child.hearing = Hearing(child.page, child.send_signal)
-        listeners = [bound.socket.fileno() for bound in self._bound]
+        settings["alone"] = bool(self.settings.port_each)
+        bound = list(self._bound)
+        if child.slot in self._own:
+            bound.append(self._own[child.slot])
+        listeners = [one.socket.fileno() for one in bound]
         return settings, [self._page, child.page, *listeners]
 
     def _core_of(self, child: Offspring) -> int | None:
@@ -319,6 +355,8 @@ class Primary:
         if child.seat >= 0:
             self.loads.clear(child.seat)
             self._seats.remove(child.seat)
+            if child.slot >= self.wanted:  # there are fewer now
+                self._close_own(child.slot)
 
     def changed(self) -> None:
         """Look at the crews: something has changed."""

@@ -71,6 +71,7 @@ class Server(uvicorn.Server):
         self._loads = loads
         self._seat = seat
         self._listeners = listeners
+        self._alone = settings["alone"]
         self._graceful = settings["graceful_timeout"]
         config.load()
         app = Counted(
@@ -89,7 +90,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])  # it opens none: the gate does
         loop = asyncio.get_running_loop()
-        self._gate = Gate(self._listeners, self._welcome, self._loads, self._seat)
+        self._gate = Gate(
+            self._listeners,
+            self._welcome,
+            self._loads,
+            self._seat,
+            alone=self._alone,
+        )
         loop.add_signal_handler(signal.SIGTERM, self._told_to_go)
         self._line.listen(self._hear)
         self._measure()

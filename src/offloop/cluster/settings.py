@@ -19,6 +19,8 @@ class ServeSettings:
         app: what to serve, as "module:attribute".
         workers: servers.
         bind: where to listen, each "HOST:PORT" or "unix:PATH".
+        port_each: where the first server listens, as "HOST:PORT"; each further one has
+            the next port; "": all listen at `bind`.
         app_dir: directory that modules are imported from first.
         pin: tie each server to one core.
         graceful_timeout: seconds that open requests get when a server goes.
@@ -38,6 +40,7 @@ class ServeSettings:
     app: str
     workers: int = 1
     bind: tuple[str, ...] = ("127.0.0.1:8000",)
+    port_each: str = ""
     app_dir: str = "."
     pin: bool = False
     graceful_timeout: float = 30.0
