@@ -67,6 +67,50 @@ async def test_short_items_share_jobs(ordered):
         assert pool.stats().submitted < 2000
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_awaited_it_gives_all_results_as_a_list(ordered):
+    async with Pool(2) as pool:
+        assert await pool.map(jobs.add, []) == []
+        results = await pool.map(jobs.add, range(5000), [1] * 5000, ordered=ordered)
+        assert sorted(results) == list(range(1, 5001))
+        assert not ordered or results[0] == 1
+        with pytest.raises(ValueError, match="13 is unlucky") as caught:
+            await pool.map(unlucky, range(20))
+        assert caught.value.item_index == 13
+        kept = await pool.map(unlucky, range(20), return_exceptions=True)
+        assert [str(one) for one in kept if isinstance(one, ValueError)] == [
+            "13 is unlucky",
+            "17 is unlucky",
+        ]
+
+
+async def test_its_results_are_read_once():
+    async with Pool(1) as pool:
+        results = pool.map(jobs.add, [1, 2])
+        assert repr(results) == "<Results of add>"
+        assert await anext(results) == 1
+        with pytest.raises(RuntimeError, match="can be read once"):
+            await results
+        await results.aclose()
+        results = pool.map(jobs.add, [1, 2])
+        assert await results == [1, 2]
+        with pytest.raises(RuntimeError, match="can be read once"):
+            await results
+
+
+async def test_who_stops_awaiting_stops_what_is_going(gate):
+    reached, until = gate(), gate()
+    async with Pool(1, grace=0.05) as pool:
+        results = pool.map(jobs.meet, [str(reached)] * 9, [str(until)] * 9)
+        waiting = asyncio.ensure_future(results)
+        await reached.reached()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert pool.stats().pending == 0
+        assert await pool.run(jobs.add, 1) == 1
+
+
 async def test_long_items_go_one_by_one(gate):
     reached, until = gate(), gate()
     async with Pool(1) as pool:

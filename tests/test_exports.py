@@ -21,6 +21,7 @@ PUBLIC = [
     "PoolStats",
     "Progress",
     "Recycle",
+    "Results",
     "Stream",
     "configure",
     "current_job",

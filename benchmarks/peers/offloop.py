@@ -17,7 +17,7 @@ class Offloop(Peer):
         await self.pool.ready()
 
     async def map(self, function, items):
-        return [result async for result in self.pool.map(function, items)]
+        return await self.pool.map(function, items)
 
     def call_within(self, seconds, function, *arguments):
         return self.pool.options(timeout=seconds).run(function, *arguments)

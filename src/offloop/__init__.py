@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from offloop.decorator import Offloaded, OffloadedStream, configure, offload
     from offloop.executor import Executor
     from offloop.options import Batch, Recycle
-    from offloop.pool import Job, Pool, PoolStats, Progress, Stream
+    from offloop.pool import Job, Pool, PoolStats, Progress, Results, Stream
     from offloop.program import run
     from offloop.showing import progress
 
@@ -29,6 +29,7 @@ __all__ = [
     "PoolStats",
     "Progress",
     "Recycle",
+    "Results",
     "Stream",
     "configure",
     "current_job",
@@ -48,6 +49,7 @@ _HOMES = {
     "PoolStats": "offloop.pool",
     "Progress": "offloop.pool",
     "Recycle": "offloop.options",
+    "Results": "offloop.ahead",
     "Stream": "offloop.pool",
     "configure": "offloop.decorator",
     "current_job": "offloop.context",

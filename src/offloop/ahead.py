@@ -15,7 +15,7 @@ from collections import deque
 from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from offloop.core.policies import ChunkSize
 from offloop.engines.base import Job
@@ -25,11 +25,13 @@ from offloop.wire.chunks import Mixed
 from offloop.wire.failures import decode_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
     from offloop.engines.base import Engine
     from offloop.options import JobOptions
     from offloop.sources import Source
+
+T = TypeVar("T")
 
 # Chunks are made for so many seconds before the loop gets its turn, and so many results
 # given away.
@@ -37,8 +39,63 @@ _LOOP_TIME = 0.0005
 _GIVEN = 1000
 
 
-async def results_ahead(plan: Plan) -> AsyncGenerator[Any]:
-    """Yield the result of each item; see `Pool.map`."""
+class Results(Generic[T]):
+    """What `map` gives: results one by one, or all of them at once.
+
+    Made by `Pool.map`, and by an offloaded function's ``map``. It begins when the first
+    result is asked for. Leaving the loop, `aclose`, or cancelling what reads them
+    cancels the jobs that were sent ahead.
+
+    Example:
+        async for result in pool.map(fn, items):
+            ...
+        everything = await pool.map(fn, items)
+    """
+
+    __slots__ = ("_each", "_plan", "_read")
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._each: AsyncGenerator[T] = _one_by_one(plan)
+        #: somebody reads them in one way or the other
+        self._read = False
+
+    def __aiter__(self) -> AsyncGenerator[T]:
+        # The generator itself: a loop then holds that alone, and leaving it closes it.
+        self._read = True
+        return self._each
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        self._read = True
+        return self._each.__anext__()
+
+    def __await__(self) -> Generator[Any, Any, list[T]]:
+        if self._read:
+            raise RuntimeError(
+                "the results of a map can be read once: await it, or iterate over it; "
+                "call map again for the results of another run"
+            )
+        self._read = True
+        return _all_at_once(self._plan).__await__()
+
+    async def aclose(self) -> None:
+        """Want no more results, and cancel what was sent for them."""
+        await self._each.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Results of {getattr(self._plan.fn, '__qualname__', self._plan.fn)}>"
+
+
+async def _all_at_once(plan: Plan) -> list[Any]:
+    """Return all results; a batch at a time, which costs less than one by one."""
+    results: list[Any] = []
+    async with contextlib.aclosing(batches_ahead(plan)) as batches:
+        async for batch in batches:
+            results += batch
+    return results
+
+
+async def _one_by_one(plan: Plan) -> AsyncGenerator[Any]:
     batches = batches_ahead(plan)
     try:
         async for batch in batches:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Mapping,
     )
 
+    from offloop.ahead import Results
     from offloop.engines.base import Job, Stream
     from offloop.options import Batch, JobWords, SingleWords
     from offloop.view import PoolView
@@ -92,8 +93,8 @@ class Offloaded(Protocol[P, T]):
         buffersize: int | None = ...,
         ordered: bool = ...,
         return_exceptions: bool = ...,
-    ) -> AsyncGenerator[T]:
-        """Call it with each item and yield the results; see `Pool.map`."""
+    ) -> Results[T]:
+        """Call it with each item and give the results; see `Pool.map`."""
         ...
 
     def options(self, **changes: Unpack[JobWords]) -> Offloaded[P, T]:
@@ -387,7 +388,7 @@ def _map(
     /,
     *iterables: Iterable[Any] | AsyncIterable[Any],
     **how: Any,
-) -> AsyncGenerator[Any]:
+) -> Results[Any]:
     return _default_view(options).map(fn, *iterables, **how)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
 
+from offloop.ahead import Results
 from offloop.engines.base import Job, PoolStats, Progress, Stream, Timings
 from offloop.errors import UsageError
 from offloop.gathering import Gathering
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
 
     from offloop.engines.base import WorkerDump, WorkerInfo
 
-__all__ = ["Job", "Pool", "PoolStats", "PoolView", "Progress", "Stream", "Timings"]
+__all__ = [
+    "Job",
+    "Pool",
+    "PoolStats",
+    "PoolView",
+    "Progress",
+    "Results",
+    "Stream",
+    "Timings",
+]
 
 E = TypeVar("E", bound=Event)
 

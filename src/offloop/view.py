@@ -19,7 +19,7 @@ from typing import (
     overload,
 )
 
-from offloop.ahead import Plan, results_ahead
+from offloop.ahead import Plan, Results
 from offloop.engines.base import Job, Stream
 from offloop.errors import PoolFull, UsageError
 from offloop.options import whole
@@ -27,7 +27,6 @@ from offloop.sources import source_of
 
 if TYPE_CHECKING:
     from collections.abc import (
-        AsyncGenerator,
         AsyncIterable,
         AsyncIterator,
         Awaitable,
@@ -192,7 +191,7 @@ class PoolView:
         buffersize: int | None = ...,
         ordered: bool = ...,
         return_exceptions: bool = ...,
-    ) -> AsyncGenerator[T]: ...
+    ) -> Results[T]: ...
     @overload
     def map(
         self,
@@ -202,7 +201,7 @@ class PoolView:
         buffersize: int | None = ...,
         ordered: bool = ...,
         return_exceptions: bool = ...,
-    ) -> AsyncGenerator[T]: ...
+    ) -> Results[T]: ...
     def map(
         self,
         fn: Callable[..., Any],
@@ -211,11 +210,14 @@ class PoolView:
         buffersize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> AsyncGenerator[Any]:
-        """Call a function with each item and yield the results as they are asked for.
+    ) -> Results[Any]:
+        """Call a function with each item and give the results as they are asked for.
 
         It is lazy: never more than `buffersize` items are taken ahead of the consumer,
         so endless iterables work. Leaving the loop early cancels what was taken.
+
+        Awaited instead, it gives all results as a list, which is faster where items are
+        tiny: ``results = await pool.map(fn, items)``.
 
         Short items share jobs, as a call costs more than they do: a million of them
         take about a second. Limits such as `timeout` are those of a job, so of all
@@ -232,8 +234,9 @@ class PoolView:
             return_exceptions: yield the exception of an item that fails in the place of
                 its result, and go on.
 
-        Yields:
-            What the function returned for each item.
+        Returns:
+            What the function returned for each item, to iterate over asynchronously or
+            to await.
 
         Raises:
             Exception: whatever `run` raises for an item, after the results before it;
@@ -255,7 +258,7 @@ class PoolView:
             ordered=ordered,
             return_exceptions=return_exceptions,
         )
-        return results_ahead(plan)
+        return Results(plan)
 
     def stream(
         self,

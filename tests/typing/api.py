@@ -31,6 +31,7 @@ from offloop import (
     Pool,
     PoolStats,
     Recycle,
+    Results,
     Stream,
     configure,
     current_job,
@@ -122,7 +123,7 @@ async def decorated_functions() -> None:
     assert_type(await fetch.submit("url", attempts=1), dict[str, str])
 
     assert_type(scale.local(b"", 4), Any)  # a coroutine, for an async function
-    assert_type(scale.map([b""], [4]), AsyncGenerator[bytes, None])
+    assert_type(scale.map([b""], [4]), Results[bytes])
     async for length in count.map(["a", "bc"]):
         assert_type(length, int)
 
@@ -247,7 +248,8 @@ async def pool_with_functions(pool: Pool) -> None:
     assert_type(pool.submit(plain, 3), Job[list[str]])
     assert_type(await pool.submit(plain, 3, label="x"), list[str])
     assert_type(await pool.run(plain, 3), list[str])
-    assert_type(pool.map(plain, [1, 2]), AsyncGenerator[list[str], None])
+    assert_type(pool.map(plain, [1, 2]), Results[list[str]])
+    assert_type(await pool.map(plain, [1, 2]), list[list[str]])
     async for part in pool.map(plain, [1, 2], ["a", "b"]):
         assert_type(part, list[str])
 
@@ -264,7 +266,7 @@ async def pool_with_functions(pool: Pool) -> None:
 async def pool_with_async_functions(pool: Pool) -> None:
     assert_type(pool.submit(plain_async, 3), Job[complex])
     assert_type(await pool.run(plain_async, 3), complex)
-    assert_type(pool.map(plain_async, [1]), AsyncGenerator[complex, None])
+    assert_type(pool.map(plain_async, [1]), Results[complex])
     await pool.run(plain_async, "3")  # type: ignore
 
 
@@ -277,7 +279,7 @@ async def options_of_a_pool(pool: Pool) -> None:
     fast = pool.options(priority=10, timeout=0.5, on_cancel="kill")
     assert_type(fast.submit(plain, 3), Job[list[str]])
     assert_type(await fast.run(plain_async, 3), complex)
-    assert_type(fast.map(plain, [1]), AsyncGenerator[list[str], None])
+    assert_type(fast.map(plain, [1]), Results[list[str]])
     pool.options(timeout="soon")  # type: ignore[arg-type]
     pool.options(on_full="explode")  # type: ignore[arg-type]
 
