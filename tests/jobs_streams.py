@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import os
@@ -19,6 +18,8 @@ def count(stop, start=0):
 
 
 async def count_async(stop, start=0):
+    import asyncio
+
     for number in range(start, stop):
         await asyncio.sleep(0)
         yield number
@@ -113,6 +114,8 @@ def clean_up(reached, cleaned):
 
 
 async def clean_up_async(reached, cleaned):
+    import asyncio
+
     try:
         jobs.reach(reached)
         while True:
@@ -124,6 +127,8 @@ async def clean_up_async(reached, cleaned):
 
 async def wait_async(waits, cleaned):
     """Wait for ever after the first part."""
+    import asyncio
+
     try:
         yield os.getpid()
         jobs.reach(waits)
@@ -134,6 +139,8 @@ async def wait_async(waits, cleaned):
 
 
 async def swallow_cancellation():
+    import asyncio
+
     while True:
         try:
             yield os.getpid()
@@ -192,6 +199,7 @@ def burst_then_wait(number, until):
 
 def background_tasks(number):
     """Yield as a coroutine of its own goes on; tell how often it had its turn."""
+    import asyncio
 
     async def parts():
         turns = 0
@@ -297,6 +305,7 @@ class Reader:
 
 def words_in_a_job(text):
     """Iterate offloaded generators inside of a job."""
+    import asyncio
 
     async def collect():
         plain = [word async for word in words(text)]

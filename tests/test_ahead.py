@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 
 import pytest
 
 import jobs
+from jobs_many import die_at, lock_at, unlucky
 from offloop import Pool
 from offloop.errors import NotOffloadable, WorkerLost
 
@@ -28,22 +28,6 @@ async def numbers_async(taken, until=None):
         if number == until:
             return
         yield number
-
-
-def unlucky(number):
-    if number in (13, 17):
-        raise ValueError(f"{number} is unlucky")
-    return number
-
-
-def die_at(number, fatal):
-    if number == fatal:
-        jobs.die_by(signal.SIGKILL)
-    return number
-
-
-def lock_at(number, where):
-    return threading.Lock() if number == where else number
 
 
 async def collect(results, into):

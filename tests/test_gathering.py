@@ -8,16 +8,9 @@ import signal
 import pytest
 
 import jobs
-from offloop import Batch, Pool, current_job, offload
+from jobs_many import halves, job_of
+from offloop import Batch, Pool, offload
 from offloop.errors import NotOffloadable, UsageError, WorkerLost
-
-
-def job_of(value):
-    return current_job().id
-
-
-def halves(numbers):
-    return [n // 2 if n % 2 == 0 else ValueError(f"{n} is odd") for n in numbers]
 
 
 @offload(batch=Batch(max_size=3, max_wait=60))

@@ -56,6 +56,13 @@ def write(tmp_path):
     return write
 
 
+@pytest.fixture(autouse=True)
+def _no_door(monkeypatch):
+    """Let no later test go where a command of this one has sent its process."""
+    monkeypatch.setenv("OFFLOOP_COORDINATOR", "")
+    monkeypatch.delenv("OFFLOOP_COORDINATOR")
+
+
 @pytest.fixture
 def running(own_runtime, tmp_path, write):
     """Return what serves that application."""
