@@ -15,6 +15,7 @@ PUBLIC = [
     "Executor",
     "Job",
     "JobContext",
+    "LoopWatch",
     "Offloaded",
     "OffloadedStream",
     "Pool",
@@ -28,6 +29,7 @@ PUBLIC = [
     "offload",
     "progress",
     "run",
+    "watch_loop",
 ]
 
 MODULES = [
@@ -35,6 +37,7 @@ MODULES = [
     "offloop.errors",
     "offloop.options",
     "offloop.context",
+    "offloop.loop_watch",
     "offloop.pool",
     "offloop.program",
     "offloop.showing",

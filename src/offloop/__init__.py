@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from offloop.context import JobContext, current_job
     from offloop.decorator import Offloaded, OffloadedStream, configure, offload
     from offloop.executor import Executor
+    from offloop.loop_watch import LoopWatch, watch_loop
     from offloop.options import Batch, Recycle
     from offloop.pool import Job, Pool, PoolStats, Progress, Results, Stream
     from offloop.program import run
@@ -23,6 +24,7 @@ __all__ = [
     "Executor",
     "Job",
     "JobContext",
+    "LoopWatch",
     "Offloaded",
     "OffloadedStream",
     "Pool",
@@ -36,6 +38,7 @@ __all__ = [
     "offload",
     "progress",
     "run",
+    "watch_loop",
 ]
 
 _HOMES = {
@@ -43,6 +46,7 @@ _HOMES = {
     "Executor": "offloop.executor",
     "Job": "offloop.pool",
     "JobContext": "offloop.context",
+    "LoopWatch": "offloop.loop_watch",
     "Offloaded": "offloop.decorator",
     "OffloadedStream": "offloop.decorator",
     "Pool": "offloop.pool",
@@ -56,6 +60,7 @@ _HOMES = {
     "offload": "offloop.decorator",
     "progress": "offloop.showing",
     "run": "offloop.program",
+    "watch_loop": "offloop.loop_watch",
 }
 
 

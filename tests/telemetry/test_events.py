@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import blocking
 import jobs
-from offloop import Pool, Recycle
+from offloop import Pool, Recycle, watch_loop
 from offloop.errors import (
     JobTimeout,
     PoisonJob,
@@ -114,7 +115,7 @@ async def changes():
 
 
 async def trouble():
-    """A pool that gives up and, when the cause is gone, recovers."""
+    """A pool that gives up and, when the cause is gone, recovers; a held loop."""
     pool = Pool(1, name="trouble")
     heard = Heard(pool)
     async with pool:
@@ -123,6 +124,9 @@ async def trouble():
         assert (await heard.one(events.PoolGaveUp)).reason == "nothing works"
         await pool.reload()
         await heard.one(events.PoolRecovered)
+        with watch_loop(0.1):
+            blocking.sleep()
+            await heard.one(events.LoopBlocked)
     return heard
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "JobSlow",
     "JobTimedOut",
     "Listeners",
+    "LoopBlocked",
     "PoolClosed",
     "PoolDraining",
     "PoolGaveUp",
@@ -419,6 +420,32 @@ class JobRefused(Event):
     retry_after: float | None
 
 
+# Loops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlocked(Event):
+    """Something has held the pool's event loop, as `offloop.watch_loop` has seen.
+
+    That logs it, once for all pools.
+
+    Attributes:
+        seconds: for which the loop stood still, at least.
+        where: the line of the program that was running.
+        callback: function or coroutine that the loop had called.
+        task: name of its task; "" if it was a plain callback.
+        stack: its frames, the latest call last.
+    """
+
+    level = 0
+
+    seconds: float
+    where: str
+    callback: str
+    task: str
+    stack: str
+
+
 #: all of them
 EVENTS: tuple[type[Event], ...] = (
     PoolOpened,
@@ -444,6 +471,7 @@ EVENTS: tuple[type[Event], ...] = (
     JobRetried,
     JobSlow,
     JobRefused,
+    LoopBlocked,
 )
 
 
