@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import inspect
 import itertools
 import os
 import pickle
@@ -26,7 +27,7 @@ import pytest
 
 import jobs
 import jobs_odd
-from offloop import Executor
+from offloop import Executor, Pool
 from offloop.errors import (
     JobTimeout,
     PoolFull,
@@ -328,4 +329,19 @@ def test_max_pending_refuses_in_the_callers_thread(pipe):
         assert (caught.value.pending, caught.value.limit) == (2, 2)
         until.open()
         assert (first.result(), second.result()) == ("met", 1)
+        assert caught.value.retry_after is None  # nothing had ended
         executor.submit(jobs.add, 3).result()
+        again = [executor.submit(jobs.meet, reached.path, pipe().path) for _ in "ab"]
+        with pytest.raises(PoolFull, match=r"Try again in about .* s, when") as caught:
+            executor.submit(jobs.nothing)
+        assert caught.value.retry_after > 0
+        assert all(future.cancel() for future in again)
+
+
+def test_it_has_the_options_of_a_pool():
+    words, mine = (inspect.signature(cls).parameters for cls in (Pool, Executor))
+    assert words.keys() - mine.keys() == {"max_pending_bytes", "pin_cpus"}
+    with Executor(1, isolation="process", memory_limit="500MB") as executor:
+        assert len({executor.submit(jobs.pid).result() for _ in range(2)}) == 2
+        error = executor.submit(jobs.take, 1 << 30).exception()
+        assert isinstance(error, MemoryError)

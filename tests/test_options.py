@@ -105,7 +105,7 @@ def test_changed_options_are_new_and_checked():
     ],
 )
 def test_a_word_that_is_no_job_option_is_answered_with_the_right_one(word, hint):
-    with pytest.raises(TypeError, match=f"'{word}' is not a job option; {hint}"):
+    with pytest.raises(TypeError, match=f"'{word}' is no job option; {hint}"):
         JobOptions().changed({word: 1})
 
 

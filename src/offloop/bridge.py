@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -29,10 +30,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from offloop.ahead import Plan, batches_ahead
+from offloop.core.admission import refusal
+from offloop.core.policies import DrainRate
 from offloop.errors import (
     InternalError,
     PoolClosed,
-    PoolFull,
     StartError,
     WorkerLost,
     WrongLoop,
@@ -124,6 +126,8 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         #: calls whose future is not done
         self._pending = 0
+        #: how fast they end, if their number is limited
+        self._drain = DrainRate()
         #: makes the error with which calls are refused; None while they are taken
         self._refusal: Callable[[], Exception] | None = None
         self._cancel_futures = False
@@ -228,14 +232,13 @@ class Bridge:
         )
 
     def _check_room(self, limit: int) -> None:
+        now = time.monotonic()
         if self._pending >= limit:
-            raise PoolFull(
-                f"{self._pending} calls are pending and max_pending is {limit}; this "
-                "one was not queued. Try again when one has ended, or raise "
-                "max_pending.",
-                pending=self._pending,
-                limit=limit,
-            )
+            what = f"{self._pending:,} calls are pending"
+            wait = self._drain.next_end(now)
+            raise refusal(what, "max_pending", self._pending, limit, wait)
+        if not self._pending:
+            self._drain.resumed(now)
 
     def _wake(self) -> None:
         """See to it that the thread looks into the inbox; the lock is held."""
@@ -416,6 +419,8 @@ class Bridge:
             future.set_running_or_notify_cancel()  # tells `wait` and `as_completed`
         with self._lock:
             self._pending -= 1
+            if self._max_pending is not None:
+                self._drain.ended(time.monotonic())
 
     def _end_calls(self) -> None:
         """Let the thread end: no call will come, and none is in the inbox."""

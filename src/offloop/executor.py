@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from concurrent.futures import Future
 
-    from offloop.options import Seconds
+    from offloop.options import Recycle, Seconds, Size
 
 __all__ = [
     "Executor",
@@ -62,6 +62,8 @@ class Executor(concurrent.futures.Executor):
         threads_per_worker: threads that BLAS and OpenMP libraries start in each worker.
         env: variables for the workers, added to this process's.
         name: for messages, and of the thread.
+        arena_limit, min_workers, idle_timeout, spare_workers, isolation, sandbox,
+            recycle, memory_limit, slow_job: as of `Pool`.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -88,6 +90,15 @@ class Executor(concurrent.futures.Executor):
         threads_per_worker: int | None = 1,
         env: abc.Mapping[str, str] | None = None,
         name: str = "executor",
+        arena_limit: Size | None = None,
+        min_workers: int | None = None,
+        idle_timeout: Seconds | None = None,
+        spare_workers: int = 0,
+        isolation: Literal["process"] | None = None,
+        sandbox: bool = False,
+        recycle: Recycle | None = None,
+        memory_limit: Size | None = None,
+        slow_job: Seconds | None = None,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _WORDS, "executor option")
@@ -107,6 +118,15 @@ class Executor(concurrent.futures.Executor):
             threads_per_worker=threads_per_worker,
             env=env,
             name=name,
+            arena_limit=arena_limit,
+            min_workers=min_workers,
+            idle_timeout=idle_timeout,
+            spare_workers=spare_workers,
+            isolation=isolation,
+            sandbox=sandbox,
+            recycle=recycle,
+            memory_limit=memory_limit,
+            slow_job=slow_job,
         )
         #: read by libraries (dask, joblib) that size their own work by it
         self._max_workers = pool._options.max_workers
@@ -223,6 +243,15 @@ _WORDS = (
     "threads_per_worker",
     "env",
     "name",
+    "arena_limit",
+    "min_workers",
+    "idle_timeout",
+    "spare_workers",
+    "isolation",
+    "sandbox",
+    "recycle",
+    "memory_limit",
+    "slow_job",
 )
 
 

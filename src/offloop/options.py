@@ -325,7 +325,7 @@ def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) ->
         if word not in known:
             right = _OTHER_WORDS.get(word)
             hint = f"; use {right}" if right else f"; there are: {', '.join(known)}"
-            raise TypeError(f"{word!r} is not a {what}{hint}")
+            raise TypeError(f"{word!r} is no {what}{hint}")
 
 
 def seconds(name: str, value: object, *, least: float | None = None) -> float:

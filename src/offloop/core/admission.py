@@ -70,11 +70,26 @@ class Admission:
         else:
             return
         wait = self._ledger.drain.next_end(now)
-        hint = "" if wait is None else f" in about {wait:.3g} s"
-        raise PoolFull(
-            f"{what} and {word} is {limit:,}; the job was not queued. Try again{hint},"
-            f" when one has ended, or raise {word}.",
-            pending=pending,
-            limit=limit,
-            retry_after=wait,
-        )
+        raise refusal(what, word, pending, limit, wait)
+
+
+def refusal(
+    what: str, word: str, pending: int, limit: int, wait: float | None
+) -> PoolFull:
+    """Return the error of a job for which there is no room.
+
+    Args:
+        what: what is pending, in words.
+        word: the option that limits it.
+        pending: jobs or bytes that are.
+        limit: so many may be.
+        wait: seconds until one ends, as far as one can know.
+    """
+    hint = "" if wait is None else f" in about {wait:.3g} s"
+    return PoolFull(
+        f"{what} and {word} is {limit:,}; the job was not queued. Try again{hint}, "
+        f"when one has ended, or raise {word}.",
+        pending=pending,
+        limit=limit,
+        retry_after=wait,
+    )
