@@ -12,19 +12,20 @@ import pytest
 from offloop import errors
 
 #: every public exception, with its fields if it has some
+STORY = "job 7 is FAILED"
+JOB = {"job_id": 7, "function": "app.thumbnail", "story": STORY}
+
 FIELDS = {
     "ControlFlowError": {
-        "job_id": 7,
-        "function": "app.thumbnail",
+        **JOB,
         "type_name": "builtins.SystemExit",
         "remote_traceback": "Traceback",
     },
     "InternalError": {},
-    "JobError": {"job_id": 7, "function": "app.thumbnail"},
+    "JobError": JOB,
     "JobInterrupted": {},
     "JobTimeout": {
-        "job_id": 7,
-        "function": "app.thumbnail",
+        **JOB,
         "limit": 0.5,
         "kind": "run_timeout",
         "where": "line 3",
@@ -32,29 +33,26 @@ FIELDS = {
         "pid": 4711,
         "peak_rss": 1 << 20,
         "output": "half way",
-        "story": "job 7 is FAILED",
     },
-    "MemoryLimitExceeded": {"job_id": 7, "function": "app.thumbnail"},
+    "MemoryLimitExceeded": JOB,
     "NotOffloadable": {},
     "OffloopError": {},
-    "PoisonJob": {"job_id": 7, "function": "app.thumbnail"},
-    "Quarantined": {"job_id": 7, "function": "app.thumbnail", "retry_after": 4.5},
+    "PoisonJob": JOB,
+    "Quarantined": {**JOB, "retry_after": 4.5},
     "PoolClosed": {},
     "PoolFull": {"pending": 3, "limit": 2, "retry_after": 1.5, "never": True},
     "PoolLost": {},
     "RemoteError": {
-        "job_id": 7,
-        "function": "app.thumbnail",
+        **JOB,
         "type_name": "app.Odd",
         "remote_traceback": "Traceback",
     },
     "RemoteTraceback": {},
-    "ResultNotEncodable": {"job_id": 7, "function": "app.thumbnail"},
+    "ResultNotEncodable": JOB,
     "StartError": {"output": "no such module"},
     "UsageError": {},
     "WorkerLost": {
-        "job_id": 7,
-        "function": "app.thumbnail",
+        **JOB,
         "worker": 2,
         "pid": 4711,
         "exitcode": None,
@@ -63,7 +61,6 @@ FIELDS = {
         "output": "Fatal Python error",
         "reason": "crashed",
         "where": "Fatal Python error",
-        "story": "job 7 is FAILED",
     },
     "WrongLoop": {},
 }

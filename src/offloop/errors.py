@@ -127,14 +127,21 @@ class JobError(OffloopError):
     Attributes:
         job_id: number of the job in its pool.
         function: name of the function.
+        story: what happened to the job, in one line.
     """
 
     def __init__(
-        self, message: str = "", *, job_id: int | None = None, function: str = ""
+        self,
+        message: str = "",
+        *,
+        job_id: int | None = None,
+        function: str = "",
+        story: str = "",
     ) -> None:
         super().__init__(message)
         self.job_id = job_id
         self.function = function
+        self.story = story
 
 
 class JobTimeout(JobError, TimeoutError):
@@ -148,7 +155,6 @@ class JobTimeout(JobError, TimeoutError):
         worker, pid: number and process id of the worker that ran it; None: none did.
         peak_rss: largest resident memory of that process in bytes, or None.
         output: last lines that the process has printed.
-        story: what happened to the job, in one line.
     """
 
     def __init__(
@@ -166,7 +172,7 @@ class JobTimeout(JobError, TimeoutError):
         output: str = "",
         story: str = "",
     ) -> None:
-        super().__init__(message, job_id=job_id, function=function)
+        super().__init__(message, job_id=job_id, function=function, story=story)
         self.limit = limit
         self.kind = kind
         self.where = where
@@ -174,7 +180,6 @@ class JobTimeout(JobError, TimeoutError):
         self.pid = pid
         self.peak_rss = peak_rss
         self.output = output
-        self.story = story
 
 
 class PoisonJob(JobError):
@@ -195,9 +200,10 @@ class Quarantined(PoisonJob):
         *,
         job_id: int | None = None,
         function: str = "",
+        story: str = "",
         retry_after: float = 0.0,
     ) -> None:
-        super().__init__(message, job_id=job_id, function=function)
+        super().__init__(message, job_id=job_id, function=function, story=story)
         self.retry_after = retry_after
 
 
@@ -225,8 +231,9 @@ class RemoteError(JobError):
         remote_traceback: str = "",
         job_id: int | None = None,
         function: str = "",
+        story: str = "",
     ) -> None:
-        super().__init__(message, job_id=job_id, function=function)
+        super().__init__(message, job_id=job_id, function=function, story=story)
         self.type_name = type_name
         self.remote_traceback = remote_traceback
 

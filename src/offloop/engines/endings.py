@@ -8,6 +8,7 @@ from offloop.core.exits import ExitReason
 from offloop.core.job import Ending
 from offloop.errors import (
     InternalError,
+    JobError,
     JobTimeout,
     MemoryLimitExceeded,
     PoisonJob,
@@ -73,8 +74,13 @@ class Loss(NamedTuple):
 
 def error_of(call: Call, ending: Ending, detail: Any) -> BaseException:
     """Return the error for a job that ended by `ending`, which is not RESULT."""
-    if isinstance(detail, BaseException):
-        return detail
+    error = detail if isinstance(detail, BaseException) else _made(call, ending, detail)
+    if isinstance(error, JobError) and not error.story:  # else it is another pool's
+        error.story = call.story()
+    return error
+
+
+def _made(call: Call, ending: Ending, detail: Any) -> BaseException:
     if ending is Ending.LOST:
         if detail.ending and detail.reason is ExitReason.OUT_OF_MEMORY:
             return _over_limit(call, detail)
@@ -207,7 +213,6 @@ def _timeout(call: Call, ending: Ending, scene: Scene | None) -> JobTimeout:
         function=call.function.name,
         limit=limit,
         kind=kind,
-        story=call.story(),
     )
     if scene is not None:
         _describe(error, scene)
