@@ -3,10 +3,11 @@
     python tests/faults/chaos.py [--seconds S] [--jobs N] [--seed X]
 
 Hundreds of jobs are always under way: short and long ones, small and large arguments
-and results, some that raise, crash, take too much memory or too long, or are cancelled.
-The memory that they share is too small for all of them. Meanwhile workers and
-forkservers are killed and stopped, the pool is resized and reloaded, and other pools
-are opened, stopped and killed beside it. What must hold all the same:
+and results, some that raise, crash, take too much memory or too long, loop in C, leave
+a daemon, or are cancelled. The memory that they share is too small for all of them.
+Meanwhile workers and forkservers are killed and stopped, the pool is resized and
+reloaded, and other pools, with a process for each job and a sandbox perhaps, are
+opened, stopped and killed beside it. What must hold all the same:
 
 - every job ends once, with its own result or an error that it can end with;
 - no job begins more often than it may;
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -54,6 +56,8 @@ from offloop.errors import (
 
 MB = 1_000_000
 IN_FLIGHT = 200
+#: what other pools may be: a process for each job, with and without rights
+_APART = ({"isolation": "process"}, {"isolation": "process", "sandbox": True})
 #: no job takes longer than this, or something hangs
 PATIENCE = 60.0
 
@@ -83,6 +87,22 @@ def spin(log, job, seconds):
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
+    return job
+
+
+def loop_in_c(log, job):
+    begin(log, job)
+    sum(itertools.repeat(0))
+
+
+def leave_a_daemon(log, job):
+    begin(log, job)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execvpe("sleep", ["sleep", "1000"], {"PATH": os.defpath})
+        os._exit(0)
+    os.wait()
     return job
 
 
@@ -165,8 +185,8 @@ class Storm:
     async def load(self, pool: Pool) -> None:
         kinds = [self.short, self.result, self.spins, self.fails, self.cancels]
         kinds += [self.large, self.late, self.crashes, self.retried, self.memory]
-        kinds += [self.full]
-        weights = [20_000, 5000, 200, 1000, 200, 80, 10, 10, 4, 4, 10]
+        kinds += [self.full, self.stuck, self.daemon]
+        weights = [20_000, 5000, 200, 1000, 200, 80, 10, 10, 4, 4, 10, 4, 4]
         while not self.over:
             self.begun += 1
             (kind,) = self.random.choices(kinds, weights)
@@ -252,6 +272,19 @@ class Storm:
             return "expected"
         return "did not time out"
 
+    async def stuck(self, pool, job):
+        """Never let go of the interpreter: only a kill from outside ends that."""
+        try:
+            await pool.options(run_timeout=0.05).run(loop_in_c, self.log, job)
+        except JobTimeout:
+            return "expected"
+        return "did not time out"
+
+    async def daemon(self, pool, job):
+        """Leave a process that has left its worker's group and family."""
+        if await pool.run(leave_a_daemon, self.log, job) != job:
+            return "wrong result"
+
     async def crashes(self, pool, job):
         how = self.random.choice((signal.SIGKILL, signal.SIGSEGV, "exit"))
         await pool.run(crash, self.log, job, how)
@@ -317,7 +350,8 @@ class Storm:
         """Open another pool, give it work, and end it in any way, in the middle."""
         while True:
             await asyncio.sleep(self.random.random() * 8)
-            other = await Pool(1, name="neighbour", grace=0.05).start()
+            kind = self.random.choice(({}, *_APART))
+            other = await Pool(1, name="neighbour", grace=0.05, **kind).start()
             try:
                 going = [other.submit(spin, self.log, 0, 0.01) for _ in range(20)]
                 self.allowed[0] = self.allowed.get(0, 0) + len(going)

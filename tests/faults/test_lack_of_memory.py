@@ -10,9 +10,9 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 TESTS = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ async def main():
         print(await pool.run(jobs.add, 1, 2), whole)
         held.clear()
         while pool._engine._memory.arena.backed > SIZE:
-            await asyncio.sleep(0.01)
+            await pool._engine._wait_memory()
         await attempt("run", total)
         result = await attempt("result", lambda: pool.run(payloads.ones, SIZE))
         print(pool.stats().workers_lost, "lost")
@@ -122,11 +122,10 @@ def group():
             pytest.skip(f"no control group for memory: {error}")
         yield folder
     finally:
-        for _ in range(100):  # the kernel needs a moment after the last process
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                break
-            time.sleep(0.01)
+        inside = map(int, (folder / "cgroup.procs").read_text().split())
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.wait_procs([psutil.Process(pid) for pid in inside], timeout=10)
+        folder.rmdir()
 
 
 @pytest.mark.slow
