@@ -2,23 +2,35 @@
 
     python benchmarks/faults_of_peers.py
 
-One of forty jobs kills its process; how many of the others return, and does the pool
-work afterwards? A job loops for ever and is cancelled after a second: is its process
-free again? And when the program is killed: how many processes outlive it? Pools that
-are not installed (loky, pebble) are left out. Exits with 1 if offloop loses anything.
+- One of forty jobs kills its process: how many of the others return, and does the pool
+  work afterwards?
+- Both processes are in the way, each for another reason: a loop in Python that is
+  cancelled after a second; a loop in C, which never lets go of the interpreter, or a
+  process that has been stopped (SIGSTOP), with a time limit of a second if the pool
+  has any. Does the pool work within five seconds afterwards?
+- The program is killed: how many processes live a second later?
+
+Pools that are not installed (loky, pebble) are left out. Exits with 1 if offloop loses
+anything.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 
 import psutil
 
 JOBS = 40
 PATIENCE = 20.0
+
+#: why both processes are in the way, and the title of the column
+IN_THE_WAY = {"python": "Python loop", "c": "C loop", "stopped": "stopped"}
 
 PRELUDE = f"""
 import asyncio, concurrent.futures, itertools, os, signal, sys, time
@@ -28,9 +40,14 @@ def work(number, fatal):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.005)
     return number
-def loop(_):
+def python(_):
     while True:
         pass
+def c(_):
+    sum(itertools.repeat(0))
+def stopped(_):
+    os.kill(os.getpid(), signal.SIGSTOP)
+WAYS = {{"python": python, "c": c, "stopped": stopped}}
 """
 
 OFFLOOP = """
@@ -42,45 +59,50 @@ async def main(scene):
             await asyncio.wait(jobs)
             print(sum(job.exception() is None for job in jobs))
             print(await pool.run(work, 1, 0) == 1)
-        elif scene == "endless":
-            jobs = [pool.submit(loop, 0) for _ in range(2)]
-            await asyncio.wait(jobs, timeout=1)
+        elif scene == "orphans":
+            jobs = [pool.submit(python, 0) for _ in range(2)]
+            print("running", flush=True)
+            await asyncio.wait(jobs)
+        else:
+            limit = None if scene == "python" else 1
+            limited = pool.options(run_timeout=limit)
+            jobs = [limited.submit(WAYS[scene], 0) for _ in range(2)]
+            await asyncio.wait(jobs, timeout=1 if limit is None else None)
             for job in jobs:
                 job.cancel()
             print(await asyncio.wait_for(pool.run(work, 1, 0), 5) == 1)
-        else:
-            jobs = [pool.submit(loop, 0) for _ in range(2)]
-            print("running", flush=True)
-            await asyncio.wait(jobs)
 asyncio.run(main(sys.argv[1]))
 """
 
 FUTURES = """
 def main(scene):
     pool = make()
-    def start(function, *args):
+    def start(function, *args, **limit):
         if pebble:
-            return pool.schedule(function, args=args)
+            return pool.schedule(function, args=args, **limit)
         return pool.submit(function, *args)
     if scene == "crash":
         jobs = [start(work, n, 7) for n in range(JOBS)]
         concurrent.futures.wait(jobs, timeout=10)
         print(sum(job.done() and job.exception() is None for job in jobs), flush=True)
         print(start(work, 1, 0).result(5) == 1, flush=True)
-    elif scene == "endless":
-        jobs = [start(loop, 0) for _ in range(2)]
-        concurrent.futures.wait(jobs, timeout=1)
-        for job in jobs:
-            job.cancel()
-        print(start(work, 1, 0).result(5) == 1, flush=True)
-    else:
-        jobs = [start(loop, 0) for _ in range(2)]
+    elif scene == "orphans":
+        jobs = [start(python, 0) for _ in range(2)]
         time.sleep(0.5)
         print("running", flush=True)
         concurrent.futures.wait(jobs)
-    os._exit(0)
+    else:
+        limit = {} if scene == "python" else {"timeout": 1}
+        jobs = [start(WAYS[scene], 0, **limit) for _ in range(2)]
+        concurrent.futures.wait(jobs, timeout=3 if pebble and limit else 1)
+        for job in jobs:
+            job.cancel()
+        print(start(work, 1, 0).result(5) == 1, flush=True)
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    finally:
+        os._exit(0)  # some would wait for their processes for ever
 """
 
 PEERS = {
@@ -103,14 +125,14 @@ PEERS = {
 }
 
 
-def program(setup, body, scene, folder):
+def program(setup, body, scene, folder, stdout):
     """Start a program of one peer; its processes are found below it."""
     path = f"{folder}/peer.py"
     with open(path, "w") as file:
         file.write(PRELUDE + textwrap.dedent(setup) + body)
     return subprocess.Popen(
         [sys.executable, path, scene],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
@@ -119,24 +141,28 @@ def program(setup, body, scene, folder):
 
 def lines(setup, body, scene, folder):
     """Return what a program prints, and end whatever it leaves."""
-    running = program(setup, body, scene, folder)
-    try:
-        output, _ = running.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        family = psutil.Process(running.pid).children(recursive=True)
-        running.kill()
-        end(family)  # they hold the pipe open
-        output, _ = running.communicate()
-    return output.split()
+    with open(f"{folder}/output", "w+") as output:
+        with program(setup, body, scene, folder, output) as running:
+            family = []
+            try:
+                running.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                family = psutil.Process(running.pid).children(recursive=True)
+                running.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        end(family)
+        output.seek(0)
+        return output.read().split()
 
 
 def orphans(setup, body, folder):
-    """Return how many processes live two seconds after the program was killed."""
-    running = program(setup, body, "orphans", folder)
+    """Return how many processes live a second after the program was killed."""
+    running = program(setup, body, "orphans", folder, subprocess.PIPE)
     running.stdout.readline()
     family = psutil.Process(running.pid).children(recursive=True)
     running.kill()
-    _, alive = psutil.wait_procs(family, timeout=2)
+    _, alive = psutil.wait_procs(family, timeout=1)
     end(alive)
     running.communicate()
     return len(alive)
@@ -153,25 +179,22 @@ def main():
     import importlib.util
     import tempfile
 
-    print(f"{'':22}{'others return':>15}{'works on':>10}{'stopped':>9}{'orphans':>9}")
+    columns = ["others return", "works on", *IN_THE_WAY.values(), "orphans"]
+    print(f"{'':22}" + "".join(f"{column:>15}" for column in columns))
     failed = False
     for name, (module, setup, body) in PEERS.items():
         if importlib.util.find_spec(module) is None:
             print(f"{name:22} is not installed")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            crash = lines(setup, body, "crash", folder)
-            endless = lines(setup, body, "endless", folder)
+            crash = lines(setup, body, "crash", folder) or ["0"]
+            said = (lines(setup, body, scene, folder) for scene in IN_THE_WAY)
+            good = [crash[1:] == ["True"], *(one == ["True"] for one in said)]
             left = orphans(setup, body, folder)
-        returned = crash[0] if crash else "0"
-        usable = crash[1:] == ["True"]
-        stopped = endless == ["True"]
-        print(
-            f"{name:22}{returned + ' of ' + str(JOBS - 1):>15}"
-            f"{'yes' if usable else 'no':>10}{'yes' if stopped else 'no':>9}{left:>9}"
-        )
+        cells = [f"{crash[0]} of {JOBS - 1}", *("yes" if g else "no" for g in good)]
+        print(f"{name:22}" + "".join(f"{cell:>15}" for cell in [*cells, left]))
         if name == "offloop":
-            failed = not (int(returned) == JOBS - 1 and usable and stopped and not left)
+            failed = not (int(crash[0]) == JOBS - 1 and all(good) and not left)
     return failed
 
 
