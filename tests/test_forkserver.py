@@ -220,7 +220,7 @@ import os, subprocess, sys
 line, folder, *preload = sys.argv[1:]
 program = (
     "import sys; from offloop.forkserver import main;"
-    "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])"
+    "main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], 1, sys.argv[4:])"
 )
 command = [sys.executable, "-c", program, line, str(os.getpid()), folder, *preload]
 subprocess.Popen(command, pass_fds=[int(line)])
@@ -288,7 +288,7 @@ def test_a_parent_that_ended_before_it_began_is_missed(folder):
     with contextlib.closing(ours), theirs:
         program = (
             "import sys; from offloop.forkserver import main;"
-            "main(int(sys.argv[1]), 1, sys.argv[2], [])"  # 1 is not its parent
+            "main(int(sys.argv[1]), 1, sys.argv[2], 1, [])"  # 1 is not its parent
         )
         command = [sys.executable, "-c", program, str(theirs.fileno()), str(folder)]
         ended = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True)

@@ -325,9 +325,10 @@ async def test_a_forkserver_that_has_ended_is_forgotten():
             psutil.Process(parent(worker)).kill()
             await one.told("gone")
         await one.ready()
-        while len(one.supervisor._forkservers) > 1:  # noqa: ASYNC110 - no event tells
+        row = one.supervisor._forkservers
+        while len(row._all) > 1:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0)
-        assert one.supervisor._forkservers == {one.supervisor._forkserver}
+        assert row._all == {row._present}
 
 
 async def test_the_loss_of_a_forkserver_counts_once_for_all_its_workers():
@@ -421,7 +422,7 @@ async def test_a_module_that_fails_is_not_forced_on_the_next_forkserver(
 
 async def told_of_the_thread(one):
     """Wait until the forkserver has said that it is not alone any more."""
-    while one.supervisor._forkserver is not None:  # noqa: ASYNC110 - no event tells
+    while one.supervisor._forkservers._present is not None:  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0)
 
 

@@ -48,7 +48,7 @@ class _Child:
 
     def __init__(self, worker: int, mark: int, pid: int, pidfd: int | None) -> None:
         self.worker = worker
-        #: borne by it and all that it starts; unique in this forkserver
+        #: borne by it and all that it starts; no other process has it
         self.mark = mark
         self.pid = pid
         #: readable when the process has ended; None where the system has no pidfd
@@ -63,11 +63,17 @@ class Forkserver:
         parent: descriptor that is readable when the parent has ended; None where the
             system has no pidfd.
         folder: directory of the parent's sockets, removed when the parent is gone.
+        brand: a number that no other forkserver has.
     """
 
-    def __init__(self, lifeline: Lifeline, parent: int | None, folder: str) -> None:
+    def __init__(
+        self, lifeline: Lifeline, parent: int | None, folder: str, brand: int
+    ) -> None:
         self._lifeline = lifeline
         self._folder = folder
+        self._brand = brand
+        #: what this process bears itself: its parent may be a worker of another pool
+        self._own_mark = leftovers.mark_of(os.getpid())
         #: True once the parent has said goodbye: it lives, and the folder is its own
         self._dismissed = False
         #: the encoded initializer of the workers, None if there is none
@@ -128,7 +134,7 @@ class Forkserver:
     def _fork(self, number: int, address: str) -> None:
         files = tuple(self._lifeline.take_descriptor() for _ in range(3))
         forkserver = os.getpid()
-        self._forks += 1
+        mark = self._next_mark()
         try:
             pid = os.fork()
         except OSError as error:
@@ -139,9 +145,18 @@ class Forkserver:
         if pid == 0:
             self._become_worker(forkserver, number, address, files)
         _close_all(files)
-        self._watch(number, pid)
+        self._watch(number, mark, pid)
 
-    def _watch(self, number: int, pid: int) -> None:
+    def _next_mark(self) -> int:
+        """Return a mark that no worker has; after millions of them they come again."""
+        marks = {child.mark for child in self._children.values()}
+        while True:
+            self._forks += 1
+            mark = leftovers.make_mark(self._brand, self._forks)
+            if mark not in marks:
+                return mark
+
+    def _watch(self, number: int, mark: int, pid: int) -> None:
         # The child is not reaped before this, so its pid cannot belong to another
         # process.
         pidfd = None
@@ -149,7 +164,7 @@ class Forkserver:
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
         self._children[pid if pidfd is None else pidfd] = _Child(
-            number, self._forks, pid, pidfd
+            number, mark, pid, pidfd
         )
         told = (messages.STARTED, number, pid, pidfd is not None)
         self._lifeline.send(told, *([] if pidfd is None else [pidfd]))
@@ -181,11 +196,11 @@ class Forkserver:
         sweep. What a module started that was imported here bears no mark: it stays.
         """
         workers = {child.pid for child in self._children.values()}
-        marks = {child.mark for child in self._children.values()}
+        marks = {self._own_mark, None, *(c.mark for c in self._children.values())}
         for pid in leftovers.children():
             if pid not in workers:
                 mark = leftovers.mark_of(pid)
-                if mark is not None and mark not in marks:
+                if mark not in marks:
                     _kill(pid)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
@@ -223,7 +238,7 @@ class Forkserver:
         try:
             # Ctrl-C is for the parent; a kill takes grandchildren along.
             os.setpgid(0, 0)
-            leftovers.mark(self._forks)
+            leftovers.bear(leftovers.make_mark(self._brand, self._forks))
             if not ties.tie_to_parent(forkserver, signal.SIGKILL):
                 os._exit(code)
             self._let_go()
@@ -297,13 +312,14 @@ def _close_all(descriptors: tuple[int, ...]) -> None:
         os.close(descriptor)
 
 
-def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
+def main(line: int, parent: int, folder: str, brand: int, preload: list[str]) -> None:
     """Run a forkserver until its parent is gone.
 
     Args:
         line: descriptor of its end of the lifeline.
         parent: process id of the parent, to notice one that died meanwhile.
         folder: directory to be removed at the end.
+        brand: a number that no other forkserver has.
         preload: names of modules to import before the first fork.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -319,7 +335,7 @@ def main(line: int, parent: int, folder: str, preload: list[str]) -> None:
             gc.freeze()
             gc.disable()
             lifeline.send((messages.LISTENING, os.getpid()))
-            Forkserver(lifeline, watched, folder).serve()
+            Forkserver(lifeline, watched, folder, brand).serve()
         if os.getppid() != parent:
             _remove(folder)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import messages
+from offloop import leftovers, messages
 from offloop.hearing import Hearing
 from offloop.wire.lifeline import Lifeline
 from offloop.wire.status import StatusPage
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 # Runs in the new interpreter. It gets our sys.path, because the user's program may have
 # changed its own, and must find offloop by it.
 _BOOTSTRAP = (
-    "import sys; line, parent, folder, preload, *sys.path[:] = sys.argv[1:];"
+    "import sys; line, parent, folder, brand, preload, *sys.path[:] = sys.argv[1:];"
     "from offloop.forkserver import main;"
-    "main(int(line), int(parent), folder, preload.split())"
+    "main(int(line), int(parent), folder, int(brand), preload.split())"
 )
 
 
@@ -219,6 +219,8 @@ class ForkserverHandle:
         self._fd = self._lifeline.fileno()
         self._open = True
         self._ended = asyncio.Event()
+        #: borne by all that it starts, and by nothing else
+        self._brand = leftovers.draw_brand()
         #: set by the keeper; None until the process exists
         self._process: subprocess.Popen[bytes] | None = None
         #: it ended by itself, and its workers with it
@@ -235,6 +237,7 @@ class ForkserverHandle:
             str(theirs.fileno()),
             str(os.getpid()),
             folder,
+            str(self._brand),
             " ".join(preload),
             *sys.path,
         ]
@@ -254,9 +257,13 @@ class ForkserverHandle:
             if not self._lifeline.flush():
                 self._loop.add_writer(self._fd, self._writable)
 
-    def take_descriptor(self) -> int:
-        """Return the descriptor that came with the message being heard."""
-        return self._lifeline.take_descriptor()
+    def take_descriptor(self) -> int | None:
+        """Return the descriptor that came with the message being heard.
+
+        None: this process has no room for another one, and the kernel dropped it.
+        """
+        line = self._lifeline
+        return line.take_descriptor() if line.has_descriptor else None
 
     def hang_up(self) -> None:
         """Send the process away: it kills its workers and goes."""
@@ -302,8 +309,9 @@ class ForkserverHandle:
             self.failure = f"the forkserver cannot be started: {error}"
         finally:
             line.close()
-        if self._process is not None:
-            self._process.wait()
+        if self._process is not None and self._process.wait() != 0:
+            # Somebody has killed it: it could not end what its workers have left.
+            leftovers.end_branded(self._brand)
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens
             self._loop.call_soon_threadsafe(self._note_ended)
 

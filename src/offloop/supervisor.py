@@ -7,8 +7,8 @@
                                                        lifeline  ▼    │
                                                               forkserver
 
-This is the shell of the supervision machine: it performs its commands through a
-forkserver and tells it what became of them. It has no opinion on restarts, and knows
+This is the shell of the supervision machine: it performs its commands through
+`forkservers` and tells it what became of them. It has no opinion on restarts, and knows
 nothing of jobs.
 
 Nothing here holds the event loop: the forkserver is spawned by a thread of its own, and
@@ -40,12 +40,8 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
-from offloop.handles import (
-    ForkserverHandle,
-    WorkerExit,
-    WorkerHandle,
-    environment,
-)
+from offloop.forkservers import Forkservers
+from offloop.handles import WorkerExit, WorkerHandle
 from offloop.memory_watch import MemoryWatch
 from offloop.telemetry import events
 from offloop.wire import arena
@@ -55,6 +51,7 @@ from offloop.wire.status import create_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from offloop.handles import ForkserverHandle
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners
 
@@ -114,7 +111,6 @@ class Supervisor:
         self._conductor = conductor
         self._options = options
         self._listeners = listeners
-        self._setup = setup
         self._requests, self._results_size = memory
         self._supervision = Supervision(
             recycle=options.recycle, spares=options.spare_workers
@@ -125,23 +121,16 @@ class Supervisor:
         #: processes that are starting or running, by number
         self._workers: dict[int, WorkerHandle] = {}
         self._folder = ""
-        #: the one that makes new workers; None when it has to be started again
-        self._forkserver: ForkserverHandle | None = None
-        #: all whose processes may still exist, the present one included
-        self._forkservers: set[ForkserverHandle] = set()
+        self._forkservers = Forkservers(options, setup, self._workers, self._hear)
         self._closing = False
         #: the last thing that kept a worker or forkserver from starting
         self._failure = ""
-        #: modules that the forkserver imports, learnt from workers
-        self._learnt: set[str] = set()
         #: notices kills for lack of memory
         self._oom_kills = machine.OomKills()
         #: kills those that hold too much
         self._memory_watch = MemoryWatch(options.memory_limit, self._workers, self.kill)
         #: workers that were tried outside of the pool; they have negative numbers
         self._trials = 0
-        #: why forkservers that are being tried are no good
-        self._troubles: dict[ForkserverHandle, str] = {}
         #: those who wait for a change
         self._watchers: list[asyncio.Future[None]] = []
         #: why no worker can be had; "" while they can
@@ -178,7 +167,7 @@ class Supervisor:
     def start(self, workers: int) -> None:
         """Begin to start so many workers; even for none there will be a forkserver."""
         self._folder = machine.private_folder()
-        self._start_forkserver()
+        self._forkservers.begin(self._folder)
         self.scale(workers)
         self._memory_watch.start()
 
@@ -273,10 +262,7 @@ class Supervisor:
 
     def learn(self, module: str) -> None:
         """Let later workers find a module imported that a worker saw to be harmless."""
-        if module not in self._learnt:
-            self._learnt.add(module)
-            if self._forkserver is not None:
-                self._forkserver.order((messages.LEARN, module))
+        self._forkservers.learn(module)
 
     # Another generation of workers, for `renewal`
 
@@ -293,9 +279,7 @@ class Supervisor:
 
     def make_forkserver(self) -> ForkserverHandle:
         """Return a new forkserver beside the one that makes the pool's workers."""
-        forkserver = self._make_forkserver()
-        self._troubles[forkserver] = ""
-        return forkserver
+        return self._forkservers.make_trial()
 
     def try_worker(self, forkserver: ForkserverHandle) -> WorkerHandle:
         """Return a worker of that forkserver that is not one of the pool."""
@@ -309,14 +293,11 @@ class Supervisor:
 
     def trouble_of(self, forkserver: ForkserverHandle) -> str:
         """Return why a forkserver that was made to be tried is no good; "" if it is."""
-        return self._troubles[forkserver]
+        return self._forkservers.trouble_of(forkserver)
 
     def use_forkserver(self, forkserver: ForkserverHandle) -> None:
         """Let this one make all further workers."""
-        del self._troubles[forkserver]
-        old, self._forkserver = self._forkserver, forkserver
-        if old is not None:
-            self._let_go(old)
+        self._forkservers.use(forkserver)
         now = time.monotonic()
         self._perform(self._supervision.spares_outdated(ExitReason.RELOADED, now))
         self._perform(self._supervision.cause_removed(now))
@@ -324,8 +305,7 @@ class Supervisor:
 
     def drop_forkserver(self, forkserver: ForkserverHandle) -> None:
         """Forget a forkserver that was made to be tried."""
-        del self._troubles[forkserver]
-        self._let_go(forkserver)
+        self._forkservers.drop(forkserver)
 
     def workers_of_others(self, forkserver: ForkserverHandle) -> list[WorkerHandle]:
         """Return the workers of other forkservers that are not about to go."""
@@ -366,10 +346,8 @@ class Supervisor:
         self._memory_watch.close()
         if self._timer is not None:
             self._timer.cancel()
-        for forkserver in self._forkservers:
-            forkserver.hang_up()
-        for forkserver in list(self._forkservers):
-            await forkserver.gone()
+        self._forkservers.hang_up()
+        await self._forkservers.gone()
         for worker in list(self._workers.values()):
             self._end(worker, WorkerExit(worker.pid, None, 0, time.monotonic()))
         self._tell_watchers()
@@ -377,8 +355,7 @@ class Supervisor:
 
     def abandon(self) -> None:
         """End everything, though the loop is closed: nobody is waited for."""
-        for forkserver in self._forkservers:
-            forkserver.hang_up()
+        self._forkservers.hang_up()
         for worker in self._workers.values():
             worker.close()
         self._leave()
@@ -394,8 +371,7 @@ class Supervisor:
         for command in commands:
             match command:
                 case StartChild():
-                    forkserver = self._forkserver or self._start_forkserver()
-                    self._make_worker(command, forkserver)
+                    self._start_worker(command)
                 case EmployChild(child=child):
                     worker = self._workers[child]
                     worker.slot = self._supervision.slot_of(child)  # a spare had none
@@ -411,7 +387,8 @@ class Supervisor:
                     TerminateChild(child=child, reason=reason)
                     | KillChild(child=child, reason=reason)
                 ):
-                    self.kill(self._workers[child], "asked to end", reason)
+                    if child in self._workers:  # else it could not be made
+                        self.kill(self._workers[child], "asked to end", reason)
                 case GiveUp(reason=text):
                     self._give_up(text)
         self._tell_watchers()
@@ -440,28 +417,57 @@ class Supervisor:
         self._listeners.tell(events.PoolGaveUp, reason=reason, output=output)
         self._conductor.gave_up(StartError(message, output=output))
 
+    def _start_worker(self, order: StartChild) -> None:
+        """Have a worker made; if this process has no room for it, its start failed."""
+        try:
+            self._make_worker(order, self._forkservers.present())
+        except OSError as error:
+            self._failure = f"this process has no room for another worker: {error}"
+            _log.warning("worker %d was not started: %s", order.child, self._failure)
+            # What else was decided together with the start is performed first.
+            self._loop.call_soon(self._could_not_make, order.child)
+
+    def _could_not_make(self, child: int) -> None:
+        self.exits[ExitReason.START_FAILED] += 1
+        if not self._closing:
+            now = time.monotonic()
+            self._perform(
+                self._supervision.child_exited(child, Exit.UNASKED, self._failure, now)
+            )
+
     def _make_worker(
         self, order: StartChild, forkserver: ForkserverHandle
     ) -> WorkerHandle:
+        """Order a worker.
+
+        Raises:
+            OSError: this process may open no more files, or has no memory left.
+        """
+        self.started += 1
         number = order.child
         path = f"{self._folder}/{number}"
-        channel = Channel(self._context)
-        channel.bind(path)
-        page, results = create_file(), arena.create_file(self._results_size)
         slot = self._supervision.slot_of(number)
-        worker = WorkerHandle(number, slot, forkserver, channel, page, results)
+        with contextlib.ExitStack() as undo:
+            channel = Channel(self._context)
+            undo.callback(channel.close)
+            channel.bind(path)
+            files = []
+            for make in (create_file, partial(arena.create_file, self._results_size)):
+                files.append(make())
+                undo.callback(os.close, files[-1])
+            page, results = files
+            worker = WorkerHandle(number, slot, forkserver, channel, page, results)
+            self._conductor.worker_made(worker)
+            undo.pop_all()
         worker.page.allow(order.max_jobs, order.max_rss)
         worker.page.limit_memory(self._options.memory_limit or 0)
         if self._options.sandbox:
             worker.page.put_in_sandbox()
         self._workers[number] = worker
-        self.started += 1
         if number > 0:
             who = {"worker": number, "slot": slot}
             self._listeners.tell(events.WorkerStarted, **who)
-        self._conductor.worker_made(worker)
-        files = (page, self._requests, results)
-        forkserver.order((messages.FORK, number, path), *files)
+        forkserver.order((messages.FORK, number, path), page, self._requests, results)
         return worker
 
     def _end(self, worker: WorkerHandle, exit: WorkerExit) -> None:
@@ -479,7 +485,7 @@ class Supervisor:
         if not wanted and exit.output:
             self._failure = exit.output
         worker.close()
-        self._let_go(worker.forkserver)
+        self._forkservers.let_go(worker.forkserver)
         if worker.number < 0:
             self._tell_watchers()
         elif not self._closing:
@@ -487,9 +493,11 @@ class Supervisor:
                 kind = Exit.BLAMED if blamed else Exit.WANTED
             else:
                 kind = self._unasked(worker, exit, reason)
-            now, text = time.monotonic(), str(exit)
-            commands = self._supervision.child_exited(worker.number, kind, text, now)
-            self._perform(commands)
+            now, text, number = time.monotonic(), str(exit), worker.number
+            ended = exit.ended_at
+            self._perform(
+                self._supervision.child_exited(number, kind, text, now, ended)
+            )
 
     def _tell_ended(
         self, worker: WorkerHandle, exit: WorkerExit, reason: ExitReason, blamed: bool
@@ -537,26 +545,7 @@ class Supervisor:
             return ExitReason.OUT_OF_MEMORY
         return ExitReason.CRASHED
 
-    # Forkservers
-
-    def _start_forkserver(self) -> ForkserverHandle:
-        self._forkserver = self._make_forkserver()
-        return self._forkserver
-
-    def _make_forkserver(self) -> ForkserverHandle:
-        forkserver = ForkserverHandle(
-            self._folder,
-            self._options.preload,
-            environment(self._options),
-            self._hear,
-            self._forkservers.discard,
-        )
-        self._forkservers.add(forkserver)
-        if self._setup is not None:
-            forkserver.order((messages.SETUP, self._setup))
-        for module in self._learnt:
-            forkserver.order((messages.LEARN, module))
-        return forkserver
+    # What forkservers say
 
     def _hear(
         self, forkserver: ForkserverHandle, message: tuple[Any, ...] | None
@@ -571,8 +560,6 @@ class Supervisor:
             self._workers[number].started(pid, pidfd)
         elif kind == messages.EXITED:
             self._heard_exited(*details)
-        elif kind == messages.LEARNED:
-            self._heard_learned(forkserver, *details)
         elif kind == messages.FAILED:
             module, text = details
             self._failure = f"preload of {module} failed:\n{text}"
@@ -587,35 +574,8 @@ class Supervisor:
             left = worker.last_words(), worker.page.printed()
             self._end(worker, WorkerExit(pid, code, peak, ended, *left))
 
-    def _heard_learned(
-        self, forkserver: ForkserverHandle, module: str, reason: str, alone: bool
-    ) -> None:
-        if forkserver in self._troubles:
-            # The code is being tried: that is not yet what the others may expect.
-            if reason or not alone:
-                reason = reason or "it starts a thread"
-                self._troubles[forkserver] = f"importing {module} failed: {reason}"
-            return
-        if reason:
-            self._learnt.discard(module)
-        if not alone and forkserver is self._forkserver:
-            # Forking beside a thread is not safe: the next worker gets a fresh
-            # forkserver. This one stays for as long as it has workers.
-            self._forkserver = None
-            self._let_go(forkserver)
-
-    def _let_go(self, forkserver: ForkserverHandle) -> None:
-        """End a forkserver that makes no more workers and has none left."""
-        if forkserver is not self._forkserver and not any(
-            worker.forkserver is forkserver for worker in self._workers.values()
-        ):
-            forkserver.hang_up()
-
     def _lost_forkserver(self, forkserver: ForkserverHandle) -> None:
         """Take leave of a forkserver that ended; its workers have died with it."""
-        if forkserver is self._forkserver:
-            self._forkserver = None
-        forkserver.lost = True
         output = forkserver.failure or self._failure or "its forkserver ended"
         for worker in list(self._workers.values()):
             if worker.forkserver is forkserver:

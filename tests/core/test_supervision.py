@@ -273,6 +273,16 @@ def test_proven_health_makes_a_death_the_first_one_again():
     machine.start(machine.crash(child))
 
 
+def test_health_is_judged_by_the_end_and_not_by_when_that_was_heard():
+    """A shell that was held up for a minute hears late of a life that was short."""
+    machine = Machine(1, health=10.0)
+    child = machine.start(machine.crash(1))
+    machine.child_ready(child)
+    exited = machine.supervision.child_exited
+    ended = machine.now + 0.3
+    assert exited(child, CRASH, "SIGSEGV", machine.now + 60.0, ended) == []
+
+
 def test_short_lives_are_no_proof_of_health():
     machine = Machine(1, health=10.0)
     child = machine.start(machine.crash(1))

@@ -97,6 +97,8 @@ async def test_a_job_that_kills_every_worker_is_poison():
         job = pool.options(retries=9).submit(jobs.die_by, signal.SIGKILL)
         with pytest.raises(PoisonJob, match="killed 3 workers") as caught:
             await job
+        assert caught.value.story in pool.story(job)
+        assert "kills 3" in caught.value.story
         assert isinstance(caught.value.__cause__, WorkerLost)
         assert job.attempts == 3
         assert await pool.run(jobs.add, 1, 1) == 2
@@ -183,6 +185,25 @@ async def test_a_daemon_outlives_its_job_and_not_its_worker(gate):
         assert daemon.is_running()
     await asyncio.to_thread(psutil.wait_procs, [daemon], 10)
     assert not daemon.is_running()
+
+
+async def test_what_jobs_have_started_ends_with_a_forkserver_that_is_killed(gate):
+    """It cannot do that itself any more: the program looks for what bears its mark."""
+    never = gate()
+    async with Pool(3) as pool:
+        started = []
+        for way in ("child", "session", "forks"):
+            reached = gate()
+            if way == "child":
+                pool.submit(jobs.spawn_grandchild, str(reached), str(never))
+            else:
+                pool.submit(jobs.spawn_apart, str(reached), str(never), way)
+            started.append(psutil.Process(await reached.reached()))
+        forkserver = psutil.Process(pool._engine._supervisor.ready_workers[0].pid)
+        forkserver.parent().kill()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, started, 10)
+        assert not alive
+        assert await pool.run(jobs.add, 1, 1) == 2
 
 
 async def test_a_killed_forkserver_is_replaced():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import time
 
+import psutil
 import pytest
 
 import jobs
+import jobs_odd
 from offloop import Pool
-from offloop.errors import PoolClosed
+from offloop.errors import PoolClosed, WorkerLost
 
 JOBS = {
     "python": jobs.loop_in_python,
@@ -70,6 +74,26 @@ async def test_kill_waits_for_no_job(kind, gate):
     await pool.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "function",
+    [
+        *JOBS.values(),
+        jobs.loop_in_coroutine,
+        jobs_odd.ignore_signals,
+        jobs_odd.stop_itself,
+    ],
+)
+async def test_close_waits_for_no_job_for_long(function, gate):
+    reached = gate()
+    pool = await Pool(1, grace=0.02).start()
+    job = pool.submit(function, str(reached))
+    await reached.reached()
+    async with asyncio.timeout(30):
+        await pool.close()
+    assert job.cancelled()
+
+
 @pytest.mark.parametrize("way", ["drain", "stop", "close"])
 async def test_kill_ends_another_ending_that_is_under_way(way, gate):
     reached = gate()
@@ -82,6 +106,36 @@ async def test_kill_ends_another_ending_that_is_under_way(way, gate):
     await pool.kill()
     await ending
     assert job.cancelled()
+
+
+@pytest.mark.parametrize("way", ["drain", "close", "stop", "kill", "forkserver"])
+async def test_children_of_the_program_are_neither_ended_nor_reaped(way, gate):
+    def start(code):
+        command = ["sh", "-c", f"read line; exit {code}"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    reached, until = gate(), gate()
+    with start(3) as before, start(4) as ended:
+        pool = await Pool(1, grace=0.02).start()
+        job = pool.submit(jobs.meet, str(reached), str(until))
+        worker = psutil.Process(await reached.reached())
+        with start(5) as after:
+            ended.stdin.close()
+            zombie = os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT
+            await asyncio.to_thread(os.waitid, *zombie)
+            if way == "forkserver":
+                worker.parent().kill()
+                with pytest.raises(WorkerLost):
+                    await job
+                await pool.run(jobs.nothing)
+            elif way == "drain":
+                until.open()
+            how = {"forkserver": "close"}.get(way, way)
+            await getattr(pool, how)(*([0] if way == "stop" else []))
+            assert before.poll() is after.poll() is None
+            for child, code in ((before, 3), (ended, 4), (after, 5)):
+                child.stdin.close()
+                assert child.wait() == code
 
 
 async def test_two_that_close_a_pool_wait_for_the_same_end():

@@ -69,6 +69,7 @@ class ChildRecord:
 
     __slots__ = (
         "allowance",
+        "ended_at",
         "history",
         "number",
         "ready_at",
@@ -92,6 +93,8 @@ class ChildRecord:
         self.started_at = now
         #: when it could work; inf before
         self.ready_at = inf
+        #: when it ended; inf before
+        self.ended_at = inf
         #: every move, for story()
         self.history: list[tuple[float, str]] = [(now, "starting")]
 

@@ -63,16 +63,17 @@ class Restarts:
         """Begin a new window: the cause of the deaths is gone."""
         self._recent.clear()
 
-    def delay(self, slot: Slot, child: ChildRecord, boot: float, now: float) -> float:
+    def delay(self, slot: Slot, child: ChildRecord, boot: float) -> float:
         """Return the seconds until a dead child's slot gets a new one.
 
         Args:
             slot: that the child was in; its deaths in a row are counted.
             child: that died.
             boot: seconds that a start takes.
-            now: the time.
         """
-        healthy = now - child.ready_at >= max(self._health, _PROOF_STARTS * boot)
+        healthy = child.ended_at - child.ready_at >= max(
+            self._health, _PROOF_STARTS * boot
+        )
         slot.failures = 1 if healthy else slot.failures + 1
         # One that never got ready is in no hurry: not even the first time.
         failures = slot.failures + (child.ready_at == inf)

@@ -313,7 +313,7 @@ class Staffing:
         elif slot is None:
             self._spares.died(child, now)
         else:
-            delay = restarts.delay(slot, child, self._boot, now)
+            delay = restarts.delay(slot, child, self._boot)
             if delay > 0.0:
                 self._starts.set(slot.index, now + delay)
             self._fill(slot, now, commands)

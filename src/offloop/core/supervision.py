@@ -164,7 +164,12 @@ class Supervision(Staffing):
         return commands
 
     def child_exited(
-        self, child: int, exit: Exit, reason: str, now: float
+        self,
+        child: int,
+        exit: Exit,
+        reason: str,
+        now: float,
+        ended_at: float | None = None,
     ) -> list[SupervisionCommand]:
         """Replace a child that is no more, if its slot needs another one.
 
@@ -173,9 +178,12 @@ class Supervision(Staffing):
             exit: whether anybody asked for it.
             reason: what to tell people, the child's last output included.
             now: the time.
+            ended_at: when it ended, if that was before; a shell that was held up for
+                long must not take the delay for health.
         """
         record = self._child(child)
         before = record.state
+        record.ended_at = now if ended_at is None else ended_at
         record.move(ChildState.GONE, now, reason)
         del self._children[child]
         self._kills.drop(child)

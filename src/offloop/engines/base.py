@@ -280,6 +280,8 @@ class PoolStats:
             "scaled-down", "shutdown".
         functions: what has become of the calls of each function, and how long they
             took, by its name; those that come when there are many count as "(others)".
+        failure: why workers cannot be kept alive, in words; "" while they can. A pool
+            that has failed starts none, and tries one of them a minute later.
     """
 
     workers: int = 0
@@ -303,6 +305,7 @@ class PoolStats:
     workers_started: int = 0
     exits: Mapping[str, int] = field(default_factory=dict)
     functions: Mapping[str, FunctionStats] = field(default_factory=dict)
+    failure: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures by name, for JSON."""

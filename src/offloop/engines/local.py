@@ -150,6 +150,7 @@ class LocalEngine(LendingEngine):
             workers_lost=self._workers_lost,
             workers_started=self._supervisor.started,
             exits={why.value: n for why, n in self._supervisor.exits.items()},
+            failure=self._supervisor.gave_up,
         )
 
     async def reload(self, probe: Callable[[], object] | None) -> None:

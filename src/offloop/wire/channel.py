@@ -26,7 +26,7 @@ import zmq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     Buffer = bytes | bytearray | memoryview
@@ -54,12 +54,17 @@ def make_context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 class Channel:
-    """One end of the line between the parent and a worker."""
+    """One end of the line between the parent and a worker.
+
+    Raises:
+        OSError: this process may open no more files; so does `bind`.
+    """
 
     __slots__ = ("_path", "_socket", "fd")
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        socket = context.socket(zmq.PAIR)
+        with _as_os_error():
+            socket = context.socket(zmq.PAIR)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
         socket.setsockopt(zmq.LINGER, 0)
@@ -72,7 +77,8 @@ class Channel:
 
     def bind(self, path: str) -> None:
         """Listen at `path`, which must not exist yet."""
-        self._socket.bind(f"ipc://{path}")
+        with _as_os_error():
+            self._socket.bind(f"ipc://{path}")
         self._path = path
 
     def connect(self, path: str) -> None:
@@ -156,3 +162,12 @@ class Channel:
         """Close this end; unsent messages get `linger` seconds more."""
         self.seal()
         self._socket.close(round(linger * 1000))
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Let what the system refuses be the error that it is everywhere else."""
+    try:
+        yield
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, str(error)) from None
