@@ -108,7 +108,7 @@ class Copier:
         work = Work(strands, then)
         with self._changed:
             self._work.append(work)
-            self._changed.notify(len(strands))
+            self._changed.notify()
         return work
 
     async def run(self, *strands: Steps) -> Any:
@@ -188,8 +188,11 @@ class Copier:
             work = self._work.popleft()
             strand = work.strands.popleft()
             work.running += 1
-            if work.strands:  # another thread may help
+            if work.strands:
                 self._work.append(work)
+                # Another thread may help. Were both woken on the loop, the kernel would
+                # often let both run on the one core that was idle at that moment.
+                self._changed.notify()
         try:
             while not work.stopped:
                 next(strand)
