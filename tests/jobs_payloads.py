@@ -68,6 +68,10 @@ def same(value):
     return value
 
 
+def are_one(first, *others, **more):
+    return all(other is first for other in (*others, *more.values()))
+
+
 def keep(value):
     kept.append(value)
 

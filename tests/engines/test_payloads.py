@@ -169,6 +169,11 @@ async def test_an_object_that_is_named_twice_is_one_object_there():
     samples = np.ones(MEDIUM)
     async with Pool(1) as pool:
         (pair,), _ = await pool.run(jobs.echo, [samples, samples])
+        assert await pool.run(payloads.are_one, samples, samples, third=samples)
+        for kind in ("bytes", "bytearray", "memoryview", "ascii", "latin"):
+            sent = BYTES_LIKE[kind](MEDIUM)
+            assert await pool.run(payloads.are_one, sent, sent, third=sent)
+            assert not await pool.run(payloads.are_one, sent, BYTES_LIKE[kind](MEDIUM))
     assert pair[0] is pair[1]
 
 

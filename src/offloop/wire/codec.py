@@ -158,15 +158,18 @@ def encode_call(
     if not kwargs and are_plain(args):
         return args, []
     carried, named = args, kwargs
+    known: dict[int, Any] = {}
     for value in args:
         if type(value) in _LIFTED:
-            carried = tuple(_lift(each, slowly) for each in args)
+            carried = tuple(_lift_once(each, slowly, known) for each in args)
             break
     plain_rows = False
     if many:
         carried, plain_rows = _lift_rows(args, slowly)
     if kwargs:
-        named = {name: _lift(value, slowly) for name, value in kwargs.items()}
+        named = {
+            name: _lift_once(value, slowly, known) for name, value in kwargs.items()
+        }
     quick = plain_rows or (
         not slowly and all(map(_is_quick, (*carried, *named.values())))
     )
@@ -405,6 +408,22 @@ def _lift(value: Any, slowly: bool) -> Any:
             raise Bulky
         return _Text(value)
     return value
+
+
+def _lift_once(value: Any, slowly: bool, known: dict[int, Any]) -> Any:
+    """Lift an argument; named twice, it is sent once, and is one object there.
+
+    Args:
+        value: the argument.
+        slowly: as of `_lift`.
+        known: what stands for the arguments so far, by their identity.
+    """
+    lifted = known.get(id(value))
+    if lifted is None:
+        lifted = _lift(value, slowly)
+        if lifted is not value:
+            known[id(value)] = lifted
+    return lifted
 
 
 _STANDINS = frozenset({_Block, _Text, _View})
