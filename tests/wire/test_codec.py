@@ -9,7 +9,7 @@ from jobs_wire import LIMIT, Model, Refuses, add
 from offloop.errors import NotOffloadable, ResultNotEncodable
 from offloop.wire import codec
 
-LARGE = codec.OUT_OF_BAND
+LARGE = codec.LONG_PLAIN
 SMALL = 100
 
 
@@ -109,11 +109,21 @@ def test_large_values_travel_beside_the_payload_without_a_copy(value):
     assert np.shares_memory(ours, np.frombuffer(value, dtype="u1"))
 
 
-@pytest.mark.parametrize("size", [0, SMALL, LARGE - 1])
+@pytest.mark.parametrize("size", [0, SMALL, codec.OUT_OF_BAND - 1])
 def test_small_values_travel_inside_the_payload(size):
     arrays = (b"x" * size, memoryview(b"x" * size), np.zeros(size, dtype="u1"))
     _, buffers = codec.encode_call(arrays, {}, "call")
     assert buffers == []
+
+
+def test_bytes_and_texts_need_to_be_longer_to_travel_beside():
+    for value in (b"x" * (LARGE - 1), "x" * (LARGE - 1)):
+        assert codec.encode_call((value,), {}, "call") == ((value,), [])
+        assert codec.encode_result(value, "call") == ((value,), [])
+        _, (buffer,) = codec.encode_call((value + value[:1],), {}, "call")
+        assert memoryview(buffer).nbytes == LARGE
+    _, buffers = codec.encode_call((bytearray(codec.OUT_OF_BAND),), {}, "call")
+    assert len(buffers) == 1
 
 
 def test_small_and_large_arrays_in_one_call_find_their_places():

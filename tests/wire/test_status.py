@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offloop.wire import codec
 from offloop.wire.status import SLOTS, StatusPage, create_file
 
 #: up to so many bytes of an answer find room on the page
-LARGEST = 16 * 1024 + 256
+LARGEST = codec.LONG_PLAIN + 256
 
 
 class Ends:

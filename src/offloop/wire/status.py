@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 SLOTS = 64
 
 _SMALL = 256
-_LARGE = 16 * 1024 + _SMALL  # the payload, and what is said of it
+_LARGE = 32 * 1024 + _SMALL  # the payload, and what is said of it
 _WORDS = 16
 _SLOTS_AT = 4096
 # Bytes of last words that are read.
