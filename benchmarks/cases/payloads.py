@@ -59,8 +59,11 @@ async def measure(contender, case, sizes, seconds=0.4):
     async with contender(1) as peer:
         if case == "memory":
             return await measure_memory(peer)
+        largest = getattr(peer, "largest", max(sizes))
         return {
-            str(size): await measure_size(peer, case, size, seconds) for size in sizes
+            str(size): await measure_size(peer, case, size, seconds)
+            for size in sizes
+            if size <= largest
         }
 
 

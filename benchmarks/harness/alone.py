@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 
+from harness import machine
 from harness.figures import middle, ratio
-from harness.turns import Order, take_turns
-from peers import CannotDo
+from harness.tables import row
+from harness.turns import Order, take_turn, take_turns
+from peers import PROGRAMS, CannotDo
 
-OURS = ("offloop", "offloop, pool.empty")
+#: those that the scripts about payloads compare offloop with
 OTHERS = (
     "ProcessPoolExecutor",
     "multiprocessing.Pool",
@@ -17,21 +19,27 @@ OTHERS = (
     "pebble",
     "dask",
     "ray",
+    *PROGRAMS,
 )
 
 
-def contenders(ours_only: bool) -> tuple[str, ...]:
-    return OURS if ours_only else OURS + OTHERS
-
-
-def in_turn(module: str, names: tuple, rounds: int, timeout: float, **case) -> dict:
+def in_turn(module: str, names: dict, timeout: float, **case) -> dict:
     """Let contenders take turns in one case.
+
+    Args:
+        module: of the case.
+        names: of the contenders, and how many rounds each takes part in.
+        timeout: seconds after which a contender is given up.
+        case: arguments of the case, its name among them.
 
     Returns:
         Contender and name of the case: medians, or why there are none.
     """
-    orders = {name: Order(module, name, case) for name in names}
-    found = take_turns(orders, rounds, timeout)
+    orders = {name: Order(module, name, case, PROGRAMS.get(name)) for name in names}
+    found: dict[str, list[dict]] = {name: [] for name in names}
+    for number in range(max(names.values())):
+        present = {name: orders[name] for name in names if number < names[name]}
+        take_turn(present, found, timeout)
     return {(name, case["case"]): merge(reports) for name, reports in found.items()}
 
 
@@ -74,8 +82,36 @@ def _median(values: list):
     return statistics.median(values)
 
 
+def print_machine() -> None:
+    """Say where the figures come from."""
+    about = machine.describe()
+    print(f"{machine.sentence(about)}. Load before it began: {about['load']:.1f}.")
+
+
+def print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Print a table in Markdown, as wide as it has to be."""
+    texts = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    texts = [
+        [text.ljust(width) for text, width in zip(cells, widths, strict=True)]
+        for cells in texts
+    ]
+    texts.insert(1, ["-" * width for width in widths])
+    print("", *map(row, texts), sep="\n", flush=True)
+
+
 def print_reasons(results: dict) -> None:
     """Say why there are gaps in a table."""
-    for (name, case), result in results.items():
-        if "cannot" in result:
-            print(f"    {name}, {case}: {result['cannot']}")
+    lines = [
+        f"- {name}, {case}: {result['cannot']}"
+        for (name, case), result in results.items()
+        if "cannot" in result
+    ]
+    if lines:
+        print("", *lines, sep="\n", flush=True)
+
+
+def print_broken(promises: list[str]) -> None:
+    """Say what offloop promises and did not do."""
+    if promises:
+        print("\nmissed:\n", *(f"- {one}" for one in promises), sep="\n")

@@ -26,6 +26,10 @@ export function measure(data) {
   if (data[0] !== data[data.length - 1]) throw new Error('not what was sent')
 }
 
+export function count(items) {
+  return items.length
+}
+
 let made
 export function produce(size) {
   if (made?.length !== size / 8) made = new Float64Array(size / 8).fill(1)

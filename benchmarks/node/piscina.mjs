@@ -4,9 +4,11 @@
 //
 // Prints what the case of that name reports, as JSON.
 
+import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import { performance } from 'node:perf_hooks'
+import { createInterface } from 'node:readline'
 
 const CORES = Math.max(2, os.availableParallelism())
 const JOBS = new URL('./jobs.mjs', import.meta.url).href
@@ -131,7 +133,39 @@ async function burst() {
   })
 }
 
+// Asks the same program for this one's memory as the cases in Python.
+async function sampled(use) {
+  const program = new URL('../harness/pss.py', import.meta.url).pathname
+  const sampler = spawn('python3', [program, String(process.pid)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const lines = createInterface({ input: sampler.stdout })[Symbol.asyncIterator]()
+  const found = await use(async () => {
+    sampler.stdin.write('\n')
+    const [least, most, present] = (await lines.next()).value.split(' ').map(Number)
+    return { least, most, present }
+  })
+  sampler.stdin.end()
+  return found
+}
+
+async function payloadMemory() {
+  return withPool(1, async (pool, call) => {
+    const array = new Float64Array(2 ** 24).fill(1)
+    await call('total', new Float64Array(1000))
+    await sleep(1)
+    return sampled(async (sinceLast) => {
+      const before = (await sinceLast()).present
+      await call('total', array)
+      const peak = (await sinceLast()).most
+      await sleep(5)
+      return { peak: peak - before, after: (await sinceLast()).present - before }
+    })
+  })
+}
+
 async function payloads({ case: kind, sizes, seconds }) {
+  if (kind === 'memory') return payloadMemory()
   return withPool(1, async (pool, call) => {
     const found = {}
     for (const size of sizes) {
@@ -160,15 +194,35 @@ async function lag({ case: kind, seconds }) {
     await call('nothing', 1)
     const ticker = new Ticker()
     ticker.start()
-    let done = 0
-    if (kind === 'idle') {
-      await sleep(seconds)
-    } else {
-      const [count, size] = kind === '128 MB' ? [1, 128 * MB] : [4, 16 * MB]
-      const array = new Float64Array(size / 8).fill(1)
-      done = await rate(() => call('total', array), count, seconds)
-    }
+    const done = await {
+      idle: async () => (await sleep(seconds), 0),
+      '4 x 16 MB': () => send(new Float64Array((16 * MB) / 8).fill(1), 4),
+      '128 MB': () => send(new Float64Array((128 * MB) / 8).fill(1), 1),
+      'small jobs': drain,
+      lists,
+    }[kind]()
     return { ...(await ticker.stop()), done }
+
+    function send(array, inFlight) {
+      return rate(() => call('total', array), inFlight, seconds)
+    }
+
+    async function drain() {
+      const running = Array.from({ length: 50_000 }, (_, i) => call('nothing', i))
+      ticker.begin()
+      const start = now()
+      await Promise.all(running)
+      return running.length / (now() - start)
+    }
+
+    function lists() {
+      const turns = [
+        Array.from({ length: 1_000_000 }, (_, i) => i),
+        Array.from({ length: 100_000 }, (_, i) => [i, -i]),
+      ]
+      let turn = 0
+      return rate(() => call('count', turns[turn++ % 2]), 2, seconds)
+    }
   })
 }
 

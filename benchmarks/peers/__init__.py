@@ -33,6 +33,7 @@ __all__ = [
 PEERS = {
     "offloop": ("offloop", "Offloop", "offloop"),
     "offloop, pool.empty": ("offloop", "OffloopEmpty", "offloop"),
+    "offloop, no arena": ("offloop", "OffloopInBand", "offloop"),
     "inline": ("inline", "Inline", None),
     "asyncio.to_thread": ("to_thread", "ToThread", None),
     "ProcessPoolExecutor": ("process_pool_executor", "Executor", None),
@@ -52,11 +53,9 @@ PEERS = {
 #: those that measure in another language, and their program
 PROGRAMS = {"piscina (Node)": "piscina.mjs"}
 
-#: those that most cases compare; the others are for cases that name them
-ALL = (
-    *(name for name in PEERS if name not in ("offloop, pool.empty", "inline")),
-    *PROGRAMS,
-)
+#: for cases that name them; most cases compare all others
+_NAMED = ("offloop, pool.empty", "offloop, no arena", "inline")
+ALL = (*(name for name in PEERS if name not in _NAMED), *PROGRAMS)
 
 #: start in seconds, and so left out of some cases
 HEAVY = ("ipyparallel", "dask", "ray")

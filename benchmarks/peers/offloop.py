@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from offloop import Pool
+import sys
+
+from offloop import Pool, workspace
+from offloop.wire import codec
 from peers.interface import Peer
 
 
+def stay_in_band():
+    """Take nothing for large, in this process."""
+    codec.OUT_OF_BAND = codec.LONG_PLAIN = workspace.LARGE_PAYLOAD = sys.maxsize
+
+
 class Offloop(Peer):
+    #: what is called in each worker first
+    initializer = None
+
     async def start(self):
-        self.pool = Pool(self.workers)
+        self.pool = Pool(self.workers, initializer=self.initializer)
         await self.pool.start()
         self.call = self.pool.run
         self.submit = self.pool.submit
@@ -33,3 +44,15 @@ class OffloopEmpty(Offloop):
         placed = self.pool.empty(array.shape, array.dtype)
         placed[...] = array
         return placed
+
+
+class OffloopInBand(Offloop):
+    """With everything in the messages, as if there were no arena."""
+
+    initializer = staticmethod(stay_in_band)
+    #: bytes of what it is asked to send; more has never gone so
+    largest = 64 * 1024
+
+    async def start(self):
+        stay_in_band()
+        await super().start()
