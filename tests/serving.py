@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING
 import coordinators
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 #: an application for tests; see there
 APP = "served:app"
+
+
+def command(*arguments: str) -> list[str]:
+    """Return what runs a command of ``offloop``."""
+    return [sys.executable, "-m", "offloop", *arguments]
 
 
 class Serving:
@@ -26,18 +31,27 @@ class Serving:
 
     Args:
         arguments: of the command.
+        prefix: command that runs this one.
+        files: descriptors that it gets.
         environment: more variables of the process.
     """
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "offloop", "serve", *arguments]
+    def __init__(
+        self,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        files: Sequence[int] = (),
+        **environment: str,
+    ) -> None:
+        where: list[str] = []
         if "--app-dir" not in arguments:
-            command += ["--app-dir", str(coordinators.TESTS)]
+            where = ["--app-dir", str(coordinators.TESTS)]
         self.process = subprocess.Popen(
-            command,
+            [*prefix, *command("serve", *arguments, *where)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=coordinators.environment(**environment),
+            pass_fds=files,
             text=True,
         )
         self.pid = self.process.pid

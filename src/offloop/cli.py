@@ -22,6 +22,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": "offloop.demo.command",
     "serve": "offloop.cluster.command",
+    "systemd-unit": "offloop.cluster.units",
     "proxy-config": "offloop.cluster.proxy_command",
     **dict.fromkeys(
         ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal"),

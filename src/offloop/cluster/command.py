@@ -266,6 +266,7 @@ def _serve(
     from offloop.cluster.binding import bind
     from offloop.cluster.locks import PidFile
     from offloop.cluster.logs import LogFile, Output, Printer
+    from offloop.cluster.notify import Notifier, inherited
     from offloop.cluster.primary import Primary
 
     shared = None if pool.compute == 0 else pool
@@ -278,16 +279,18 @@ def _serve(
         stack.callback(runtime.leave_home, home)
         if settings.pidfile:
             stack.callback(PidFile(settings.pidfile).close)
-        bound = []
-        for address in () if settings.port_each else settings.bind:
+        bound = inherited(scheme)
+        for address in () if settings.port_each or bound else settings.bind:
             bound.append(bind(address, scheme))
-            stack.callback(bound[-1].close)
+        for one in bound:
+            stack.callback(one.close)
         output = LogFile(log_file) if log_file else Output(sys.stdout.fileno())
         stack.callback(output.close)
         printer = Printer(output, as_json=as_json)
         stack.callback(printer.close)
 
         async def run() -> int:
-            return await Primary(settings, shared, home, bound, printer).run()
+            primary = Primary(settings, shared, home, bound, printer, Notifier())
+            return await primary.run()
 
         return asyncio.run(run())

@@ -106,7 +106,11 @@ class Operations:
         async with self._reloading:
             began = time.monotonic()
             chosen = self._primary.settings.probe if probe is None else probe
-            await reload(self._primary, chosen)
+            self._primary.notifier.tell_reloading()
+            try:
+                await reload(self._primary, chosen)
+            finally:
+                self._primary.notifier.tell("READY=1")
             return {"seconds": time.monotonic() - began}
 
     async def reload_and_say(self) -> None:

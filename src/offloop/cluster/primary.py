@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from offloop.cluster.binding import Bound
     from offloop.cluster.coordinate import PoolSettings
     from offloop.cluster.logs import Printer
+    from offloop.cluster.notify import Notifier
     from offloop.cluster.offspring import Offspring
     from offloop.cluster.settings import ServeSettings
 
@@ -61,6 +62,7 @@ class Primary:
         home: directory of this user alone, for its sockets.
         bound: what to listen on; stays the caller's.
         printer: of all that is said.
+        notifier: tells the service manager.
 
     Raises:
         StartError: there is another primary in this home, or a port cannot be had.
@@ -73,6 +75,7 @@ class Primary:
         home: Path,
         bound: Sequence[Bound],
         printer: Printer,
+        notifier: Notifier,
     ) -> None:
         self.settings = settings
         self._pool = pool
@@ -81,6 +84,7 @@ class Primary:
         self._own: dict[int, Bound] = {}
         self._bind_own(settings.workers)
         self._printer = printer
+        self.notifier = notifier
         self._page = make_page()
         self.loads = Loads(self._page)
         #: seats that are taken
@@ -144,6 +148,7 @@ class Primary:
             if self.code is None:
                 self._serving = True
                 self._say_ready()
+                self.notifier.tell("READY=1")
             await self.until(lambda: False)
         finally:
             await self._end()
@@ -262,6 +267,7 @@ class Primary:
         """Let what is under way end, then end."""
         if self.code is None:
             self.code = code
+            self.notifier.tell("STOPPING=1")
             seconds = self.settings.graceful_timeout
             self.say(f"ending: open requests get {seconds:g} s")
             for bound in self._bound:
@@ -335,9 +341,11 @@ class Primary:
             self.changed()
 
     def _look_at_use(self) -> None:
-        """Look now and then how much each server has been used."""
+        """Look now and then how much each server has been used; say that it looks."""
         if self.code is None:
             self.servers.look_at_use(self._used)
+            if self.notifier.watchdog:
+                self.notifier.tell("WATCHDOG=1")
             asyncio.get_running_loop().call_later(_PERIOD, self._look_at_use)
 
     def _used(self, child: Offspring) -> tuple[int, int]:
