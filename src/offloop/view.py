@@ -110,7 +110,7 @@ class PoolView:
         Args:
             fn: what to call in a worker: any callable, `async def` functions included.
             *args: its positional arguments. Small ones are encoded before this returns
-                and may be changed afterwards; buffers of more than 256 KB in all and
+                and may be changed afterwards; buffers of more than 512 KB in all and
                 large containers only when the job has ended.
             **kwargs: its keyword arguments.
 

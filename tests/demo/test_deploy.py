@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -58,13 +58,17 @@ def test_images_come_through_nginx(shared_server, picture, tmp_path):
     config.write_text(text)
     command = [NGINX, "-p", str(tmp_path), "-c", str(config), "-e", "stderr"]
     subprocess.run([*command, "-t"], check=True, capture_output=True)
-    server = subprocess.Popen(
-        [*command, "-g", "daemon off;"], stderr=subprocess.DEVNULL
-    )
+    # It takes over a socket that listens already: whoever connects waits for it.
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        server = subprocess.Popen(
+            [*command, "-g", "daemon off;"],
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listening.fileno()],
+            env={**os.environ, "NGINX": f"{listening.fileno()};"},
+        )
     try:
-        while not path.exists():
-            assert server.poll() is None
-            time.sleep(0.01)
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
             url = "http://images"
             made = client.post(f"{url}/encode?f=webp&w=20", content=picture())

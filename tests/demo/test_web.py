@@ -26,7 +26,7 @@ from prometheus_client import parser
 
 import offloop
 from jobs import reach, wait_for
-from offloop.demo import endpoints, jobs, variants, watching, writers
+from offloop.demo import endpoints, jobs, openapi, variants, watching, writers
 from offloop.demo.parameters import PARAMETERS
 from offloop.demo.problems import Problem
 from offloop.demo.recipe import FORMATS
@@ -902,12 +902,10 @@ async def test_a_loop_that_was_held_up_is_seen(serving):
 
 def test_the_server_describes_itself(client):
     document = client.get("/openapi.json").json()
-    assert document["openapi"].startswith("3.1")
-    encode = document["paths"]["/encode"]["post"]
-    names = {parameter["name"] for parameter in encode["parameters"]}
-    assert names == {*PARAMETERS} - {"engine"}
-    assert "image/webp" in encode["responses"]["200"]["content"]
-    for path in document["paths"]:
+    assert document == json.loads(
+        json.dumps(openapi.document(writers.writable(), controls=False, signed=False))
+    )
+    for path in {*document["paths"]} - {"/events"}:  # which has no end
         assert client.get(path.replace("{name}", "graphic")).status_code != 404
 
 

@@ -106,10 +106,11 @@ async def _uploaded(
     arrived = perf_counter()
     service = service_of(request)
     query = query_of(request)
-    (early or read)(query)  # what is wrong is said before the body is taken
+    order = (early or read)(query)  # what is wrong is said before the body is taken
     with service.budget.hold() as hold:
         upload = await upload_of(request, hold)
-        order = read([*query, *upload.pairs])
+        if early is not None or upload.pairs:
+            order = read([*query, *upload.pairs])
         tag = etag(upload.digest, order.recipe, service.abilities.versions)
         if matches(request.headers.get("if-none-match"), tag):
             return _not_modified(tag, _ONE_OWN)

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from offloop.wire.codec import Buffer
     from offloop.wire.puts import Stored
 
-# Bytes that are copied on the loop for one call; more go to a thread.
-_BRIEF = 256 * 1024
+# Bytes that are copied on the loop for one call, in 0.3 ms at most. More go to a
+# thread: to wake it costs more than that.
+_BRIEF = 512 * 1024
 
 # A result of more bytes is decoded in a thread: pickled ones, and those in buffers,
 # which may be copied once more.
