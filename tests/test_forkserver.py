@@ -16,7 +16,7 @@ import pytest
 
 import jobs
 from forkservers import Forkserver, forkserver, run
-from offloop import messages, ties, worker
+from offloop import leftovers, messages, ties, worker
 from offloop.wire.lifeline import Lifeline
 
 
@@ -127,6 +127,20 @@ async def test_orders_that_it_does_not_know_are_passed_over(folder):
     async with forkserver(str(folder)) as server:
         server.handle.order((99, "from a later version"))
         await server.hired(1)
+
+
+async def test_marks_come_again_and_are_never_borne_by_two(folder, write_module):
+    text = "from offloop import leftovers\nleftovers._NUMBER_BITS = 2\n"
+    async with forkserver(str(folder), [write_module("few_marks", text)]) as server:
+        first = leftovers.mark_of((await server.hired(1)).pid)
+        seen = set()
+        for number in range(2, 8):
+            worker = await server.hired(number)
+            seen.add(leftovers.mark_of(worker.pid))
+            worker.channel.send((messages.STOP,))
+            await server.heard(messages.EXITED)
+        assert len(seen) == 3
+        assert first not in seen
 
 
 # Modules

@@ -11,6 +11,7 @@ import pytest
 import jobs
 from offloop import Pool
 from offloop.options import Recycle
+from offloop.telemetry.events import Event
 
 MB = 1_000_000
 
@@ -106,6 +107,28 @@ async def test_an_old_worker_is_replaced_while_it_works(gate):
         assert await job == "met"
         await leave([first])
         await ended(pool, "recycled-age")
+
+
+@pytest.mark.slow
+async def test_capacity_never_drops_while_all_are_too_old():
+    """Four that reach their age together: each works until another one can."""
+    pool = Pool(4, recycle=Recycle(max_age=0.05))
+    sizes, enough = [], asyncio.Event()
+
+    def look(event):
+        stats = pool.stats()
+        sizes.append(stats.workers)
+        if stats.exits.get("recycled-age", 0) >= 12:
+            enough.set()
+
+    async with pool:
+        await pool.ready()
+        forget = pool.on(Event, look)
+        async with asyncio.timeout(60):
+            await enough.wait()
+        forget()
+    assert min(sizes) == 4
+    assert max(sizes) <= 5, "one after the other"
 
 
 async def test_memory_that_was_freed_recycles_nobody():
