@@ -265,3 +265,17 @@ def test_a_server_that_is_too_large_is_replaced(running):
     with running("--workers", "1", "--compute", "0", "--max-rss", "1MiB"):
         while not any(end["reason"] == "recycled-memory" for end in _status()["ends"]):
             pass
+
+
+def test_a_change_of_a_file_is_taken_and_a_mistake_is_told(running, write, tmp_path):
+    with running("--workers", "1", "--compute", "0", "--watch") as one:
+        (tmp_path / "notes.txt").write_text("no source")
+        write(2)
+        one.until_said("reloaded within")
+        assert one.get("/").startswith("2 ")
+        write(3, more="import no_such_module")
+        one.until_said("the new version was not taken")
+        assert one.get("/").startswith("2 ")
+        (tmp_path / "versioned.py").unlink()
+        one.until_said("ModuleNotFoundError: No module named 'versioned'|Error loading")
+        assert one.get("/").startswith("2 ")

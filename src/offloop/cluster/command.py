@@ -140,6 +140,11 @@ _SERVER_OPTIONS = [
         help="That a new version must answer without an error before it may serve.",
     ),
     click.Option(
+        ["--watch"],
+        is_flag=True,
+        help="Take new code as soon as a file below --app-dir has changed.",
+    ),
+    click.Option(
         ["--pidfile"],
         default="",
         metavar="PATH",

@@ -82,9 +82,13 @@ class Control:
 
     def hang_up(self) -> None:
         """Reload, as a signal asks for, and say how it went."""
-        call = asyncio.ensure_future(self._operations.reload_and_say())
+        call = asyncio.ensure_future(self.reload())
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+
+    async def reload(self) -> None:
+        """Reload, and say how it went."""
+        await self._operations.reload_and_say()
 
     async def _come(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

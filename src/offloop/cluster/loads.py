@@ -56,29 +56,34 @@ class Loads:
 
     def __init__(self, descriptor: int) -> None:
         self._mapped = mmap.mmap(descriptor, _SIZE)
-        self._cells = memoryview(self._mapped).cast("Q")
+        #: all counters, row after row
+        self.cells = memoryview(self._mapped).cast("Q")
 
     def close(self) -> None:
-        self._cells.release()
+        self.cells.release()
         self._mapped.close()
 
+    def cell(self, seat: int, field: Field) -> int:
+        """Return where a counter is among `cells`."""
+        return seat * _ROW + int(field)
+
     def read(self, seat: int, field: Field) -> int:
-        return self._cells[seat * _ROW + field]
+        return self.cells[seat * _ROW + field]
 
     def write(self, seat: int, field: Field, value: int) -> None:
-        self._cells[seat * _ROW + field] = value
+        self.cells[seat * _ROW + field] = value
 
     def add(self, seat: int, field: Field, change: int = 1) -> None:
-        self._cells[seat * _ROW + field] += change
+        self.cells[seat * _ROW + field] += change
 
     def clear(self, seat: int) -> None:
         """Forget who sat here."""
         for field in range(_ROW):
-            self._cells[seat * _ROW + field] = 0
+            self.cells[seat * _ROW + field] = 0
 
     def sit_down(self, seat: int) -> None:
         """Begin to take connections; it is not a newcomer's turn until all are even."""
-        cells = self._cells
+        cells = self.cells
         taken = [cells[row + Field.TAKEN] for row in self._open_rows()]
         self.write(seat, Field.TAKEN, max(taken, default=0))
         self.write(seat, Field.OPEN, 1)
@@ -88,7 +93,7 @@ class Loads:
 
         Those with less in hand; among equals those that have taken fewer.
         """
-        cells = self._cells
+        cells = self.cells
         own = seat * _ROW
         work, taken = cells[own + Field.WORK], cells[own + Field.TAKEN]
         return sum(
@@ -97,10 +102,10 @@ class Loads:
         )
 
     def _open_rows(self) -> list[int]:
-        cells = self._cells
+        cells = self.cells
         last = cells[-1]  # seats in use; see `reach`
         return [row for row in range(0, last * _ROW, _ROW) if cells[row]]
 
     def reach(self, seats: int) -> None:
         """Note how many seats, from the first one, need to be looked at."""
-        self._cells[-1] = seats
+        self.cells[-1] = seats

@@ -25,6 +25,7 @@ from offloop.cluster.control import Control
 from offloop.cluster.coordinate import DRAIN_TIME
 from offloop.cluster.crew import Crew
 from offloop.cluster.loads import SEATS, Field, Loads, make_page
+from offloop.cluster.watching import times_of_change, watch
 from offloop.core.children import SupervisionState
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
@@ -138,6 +139,8 @@ class Primary:
         self._listen_to_signals()
         await self._control.open()
         self._look_at_use()
+        watching, folder = None, self.settings.app_dir
+        known = times_of_change(folder) if self.settings.watch else {}
         try:
             if self._pool is not None:
                 self.coordinators.scale(1)
@@ -149,8 +152,13 @@ class Primary:
                 self._serving = True
                 self._say_ready()
                 self.notifier.tell("READY=1")
+            if self.settings.watch:
+                act = self._control.reload
+                watching = asyncio.ensure_future(watch(folder, known, act))
             await self.until(lambda: False)
         finally:
+            if watching is not None:
+                watching.cancel()
             await self._end()
             await self._control.close()
         assert self.code is not None

@@ -3,8 +3,8 @@
     uvicorn ──▶ Counted ──▶ the application
 
 A request passes through untouched, unless the server has too many in hand. While the
-server is about to go, answers say that their connection ends with them, so that the
-client's next request goes to another one.
+server is about to go, answers to new requests say that their connection ends with them,
+so that the client's next request goes to another one.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class Counted:
         self._app = app
         self._loads = loads
         self._seat = seat
+        self._cells = loads.cells
+        #: where its figures are among the cells
+        self._work = loads.cell(seat, Field.WORK)
+        self._answered = loads.cell(seat, Field.ANSWERED)
         self._begun = begun
         self._ready_path = ready_path
         self._limit = limit
@@ -79,30 +83,34 @@ class Counted:
             self._loads.add(self._seat, Field.SHED)
             await answer(send, 503, _TOO_MANY, *_LATER)
         else:
-            await self._count(scope, receive, send)
-
-    async def _count(self, scope: Message, receive: Receive, send: Send) -> None:
-        loads, seat = self._loads, self._seat
-
-        async def closing(message: Message) -> None:
-            if self.leaving and message["type"] == "http.response.start":
-                headers = message.get("headers", ())
-                message = {**message, "headers": [*headers, _CLOSE]}
-            await send(message)
-
-        self.in_hand += 1
-        loads.add(seat, Field.WORK)
-        try:
-            await self._app(scope, receive, closing)
-        finally:
-            self.in_hand -= 1
-            loads.add(seat, Field.WORK, -1)
-            loads.add(seat, Field.ANSWERED)
+            # Each request comes this way: no call more than there must be.
+            self.in_hand += 1
+            cells, work = self._cells, self._work
+            cells[work] += 1
+            try:
+                await self._app(
+                    scope, receive, _closing(send) if self.leaving else send
+                )
+            finally:
+                self.in_hand -= 1
+                cells[work] -= 1
+                cells[self._answered] += 1
 
     async def _tell_ready(self, send: Send) -> None:
         why = "about to go" if self.leaving else self.unready
         body = f"{why or 'ready'}\n".encode()
         await answer(send, 503 if why else 200, body)
+
+
+def _closing(send: Send) -> Send:
+    """Return what sends the same answer and says that the connection ends with it."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
+        await send(message)
+
+    return closing
 
 
 async def answer(

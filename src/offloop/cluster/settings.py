@@ -31,6 +31,7 @@ class ServeSettings:
             bytes a server is replaced by a fresh one; None: never.
         ready_path: path of a request that asks whether this is a good place for more
             requests; "": the application has its own.
+        watch: take new code as soon as a source file below `app_dir` has changed.
         pidfile: file for the primary's process id; "": none.
         probe: path that must be answered without an error before a new version of the
             application may serve; "": to be ready is enough.
@@ -51,6 +52,7 @@ class ServeSettings:
     max_rss: int | str | None = None
     ready_path: str = ""
     probe: str = ""
+    watch: bool = False
     pidfile: str = ""
     uvicorn: Mapping[str, Any] = field(default_factory=dict)
 
