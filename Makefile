@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test repetitions chaos stress lint types docs-check coverage \
-    instructions bench bench-quick clean
+    instructions bench bench-quick dist dist-check clean
 
 BIN := .venv/bin
 # Tests wait more than they compute, and each process of pytest counts leaks of its own.
@@ -68,6 +68,15 @@ bench: .venv-bench/.bench  ## Measure, and compare with all others, in ten minut
 bench-quick: .venv-bench/.bench  ## Measure, and compare with some, in two minutes
 	.venv-bench/bin/python -m benchmarks --quick $(ARGS)
 
+dist: .venv/.dist  ## Build the wheel and the source archive into dist
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+dist-check: dist  ## Install the wheel in an empty environment, and use it there
+	.ci/installed $(BIN)/python dist
+
 clean:  ## Remove what these words have made, .venv included
 	rm -rf .venv .venv-bench benchmarks/node/node_modules .coverage .coverage.* \
 	    build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
@@ -113,6 +122,11 @@ endif
 .venv-bench/.bench: .venv/.python pyproject.toml benchmarks/node/package.json
 	$(BIN)/python -m venv .venv-bench
 	.venv-bench/bin/python benchmarks/install.py
+	@touch $@
+
+.venv/.dist: .venv/.python pyproject.toml
+	$(PIP) --upgrade 'pip>=25.1'  # older ones do not know --group
+	$(PIP) --group dist
 	@touch $@
 
 .venv/.lint: .venv/.test

@@ -42,6 +42,14 @@ def test_without_click_it_says_what_to_install(monkeypatch):
     assert 'pip install "offloop[demo]"' in run(monkeypatch, "demo")
 
 
+def test_without_click_the_version_is_told_all_the_same(monkeypatch, capsys):
+    run(monkeypatch, "--version")
+    usual = capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "click", None)
+    cli.main()
+    assert capsys.readouterr().out == usual
+
+
 def test_another_missing_module_is_not_hidden(monkeypatch):
     monkeypatch.setattr(cli, "_COMMANDS", {"demo": "offloop.not_there"})
     with pytest.raises(ModuleNotFoundError, match="not_there"):

@@ -38,6 +38,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
+        if sys.argv[1:] == ["--version"]:  # a bare installation has that to tell
+            print(f"offloop, version {__version__}")
+            return
         sys.exit('The command line needs click: pip install "offloop[demo]"')
     group(prog_name="offloop")
 
