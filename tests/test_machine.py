@@ -1,4 +1,4 @@
-"""How many cores a container or a host grants, from trees of control groups."""
+"""How many cores, and how much memory, a container or a host grants."""
 
 from __future__ import annotations
 
@@ -226,3 +226,28 @@ def test_memory_is_counted_with_that_of_all_descendants(gate):
     until.open()
     child.wait()
     assert machine.memory_of_tree(child.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "membership"),
+    [
+        ({"memory.max": "1000\n"}, "0::/\n"),
+        ({"a/memory.max": "max\n", "a/b/memory.max": "1000\n"}, "0::/a/b\n"),
+        ({"a/memory.max": "1000\n", "a/b/memory.max": "5000\n"}, "0::/a/b\n"),
+        ({"memory/memory.limit_in_bytes": "1000\n"}, "4:memory:/\n"),
+    ],
+)
+def test_memory_is_what_the_narrowest_group_allows(tmp_path, files, membership):
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    own = tmp_path / "membership"
+    own.write_text(membership)
+    assert machine.memory_allowance(tmp_path / "cgroup", own) == 1000
+
+
+def test_without_a_group_memory_is_that_of_the_machine(tmp_path):
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory_allowance(tmp_path, tmp_path / "nothing") == whole

@@ -50,7 +50,7 @@ class OffloopInBand(Offloop):
     """With everything in the messages, as if there were no arena."""
 
     initializer = staticmethod(stay_in_band)
-    #: bytes of what it is asked to send; more has never gone so
+    #: bytes of what it is asked to send: more is no question
     largest = 64 * 1024
 
     async def start(self):

@@ -14,21 +14,11 @@ import jobs
 import jobs_payloads as payloads
 from offloop import Pool
 from offloop.errors import PoolClosed, PoolFull, WorkerLost
+from waiting import given_back, until, used
 
 MB = 1024 * 1024
 LIMIT = 4 * MB
 MEDIUM = 100_000
-
-
-def used(pool):
-    """Bytes of the pool's memory for arguments that are in use."""
-    return pool._engine._memory.arena.used
-
-
-async def until(condition):
-    """Wait until something is so that nobody tells; the test has a time limit."""
-    while not condition():  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(0.005)
 
 
 # ---- who keeps what ------------------------------------------------------------------
@@ -42,7 +32,7 @@ async def test_arguments_that_a_job_keeps_never_change():
             await pool.run(payloads.total, np.full(MEDIUM, 50 + value, "u1"))
         expected = [MEDIUM * value for value in range(5)]
         assert await pool.run(payloads.total_of_kept) == expected
-        await until(lambda: used(pool) < 6 * (MEDIUM + 25_000))
+        await given_back(pool, 6 * (MEDIUM + 25_000))
         assert used(pool) >= 5 * MEDIUM
 
 
@@ -50,7 +40,7 @@ async def test_arguments_that_no_job_keeps_come_back():
     async with Pool(2, arena_limit=LIMIT) as pool:
         for _ in range(100):
             await pool.run(payloads.total, np.ones(MEDIUM))
-        await until(lambda: used(pool) == 0)
+        await given_back(pool)
 
 
 @pytest.mark.parametrize("make", [payloads.ones, payloads.fill])
@@ -114,7 +104,7 @@ async def test_the_memory_of_a_killed_worker_comes_back(gate):
         assert used(pool) > MB
         job.cancel()
         await asyncio.wait([job])
-        await until(lambda: used(pool) == 0)
+        await given_back(pool)
         assert await pool.run(payloads.total, array) == [MB // 8]
 
 
@@ -154,7 +144,7 @@ async def test_what_was_put_goes_with_the_last_reference(gate):
         assert used(pool) > MEDIUM
         until_open.open()
         assert await job == (MEDIUM, MEDIUM)
-        await until(lambda: used(pool) == 0)
+        await given_back(pool)
         assert pool._engine._transfers.keeps == 0
 
 
@@ -183,12 +173,13 @@ async def test_what_was_put_for_jobs_that_wait_stays(gate):
 async def test_nothing_of_the_caller_is_kept():
     async with Pool(1) as pool:
         for size in (1_000, MEDIUM, MB):
-            array = np.ones(size)
-            gone = weakref.ref(array)
+            array, gone = np.ones(size), asyncio.Event()
+            call = asyncio.get_running_loop().call_soon_threadsafe
+            weakref.finalize(array, call, gone.set)
             job = pool.submit(payloads.total, array)
             del array
             assert await job == [size]
-            await until(lambda gone=gone: gone() is None)
+            await gone.wait()
 
 
 @pytest.fixture
@@ -227,7 +218,7 @@ async def test_what_failed_keeps_no_memory(no_collections):
                     resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
                 assert failed
                 # The thread that has failed may still be in the middle of saying so.
-                await until(lambda: used(pool) == 0)
+                await given_back(pool)
 
 
 # ---- no room -------------------------------------------------------------------------
@@ -364,9 +355,18 @@ async def test_a_result_for_which_the_system_has_no_memory_fails_alone():
         assert pool.stats().workers_lost == 0
 
 
-async def test_memory_goes_back_to_the_system():
+async def test_memory_goes_back_to_the_system(monkeypatch):
     async with Pool(1, arena_limit=64 * MB) as pool:
         await pool.run(payloads.total, np.ones(4 * MB))
         arena = pool._engine._memory.arena
         assert arena.backed >= 32 * MB
-        await until(lambda: arena.backed == 0)
+        trim, trimmed = arena.trim, asyncio.Event()
+
+        def trim_and_tell(now):
+            trimmed.set()
+            return trim(now)
+
+        monkeypatch.setattr(arena, "trim", trim_and_tell)
+        while arena.backed:
+            trimmed.clear()
+            await trimmed.wait()

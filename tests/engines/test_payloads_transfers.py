@@ -18,20 +18,11 @@ from offloop.errors import (
     PoolFull,
     StartError,
 )
+from waiting import given_back, until, used
 
 MB = 1024 * 1024
 LIMIT = 4 * MB
 MANY = [0] * 50_000
-
-
-def used(pool):
-    return pool._engine._memory.arena.used
-
-
-async def until(condition):
-    """Wait until something is so that nobody tells; the test has a time limit."""
-    while not condition():  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -94,7 +85,7 @@ async def test_cancelling_while_it_is_copied(tmp_path):
         assert pool.stats().pending == 1
         job.cancel()
         await asyncio.wait([job])
-        await until(lambda: used(pool) == 0)  # though the job is still known here
+        await given_back(pool)  # though the job is still known here
         assert job.state == "cancelled"
         assert not (tmp_path / "ran").exists()
         assert await pool.run(payloads.total, array) == [16 * MB]
@@ -117,7 +108,7 @@ async def test_cancelling_at_any_moment():
         assert stats.pending == 0
         assert stats.submitted == stats.completed + stats.cancelled
         gc.collect()
-        await until(lambda: used(pool) == 0)
+        await given_back(pool)
 
 
 async def test_the_time_limit_counts_while_it_is_encoded(slow):

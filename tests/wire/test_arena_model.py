@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from offloop.wire import arena as arena_module
 from offloop.wire import window
 from offloop.wire.arena import KEEP, Arena, ArenaFull, Window, create_file, file_size
 from offloop.wire.space import PAGE
@@ -29,6 +30,8 @@ SIZES = (
     | st.integers(0, 600 * KIB)
     | st.just(LIMIT)
 )
+# How a block gets its content.
+WAYS = ["write", "write", "steps", "strands", "view", "none"]
 
 
 class ArenaModel(RuleBasedStateMachine):
@@ -39,6 +42,8 @@ class ArenaModel(RuleBasedStateMachine):
         # The same way for blocks of a size that many examples can afford.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(window, "MAPPED", 256 * KIB)
+        self.patch.setattr(arena_module, "SPLIT", 256 * KIB)
+        self.patch.setattr(arena_module, "STRAND", 64 * KIB)
         self.arena = Arena(create_file(file_size(LIMIT)), LIMIT)
         self.reader = Window(self.arena.fileno(), self.arena.size)
         self.random = random.Random(1)
@@ -56,7 +61,7 @@ class ArenaModel(RuleBasedStateMachine):
         self.last += 1
         self.blocks[self.last] = block, zlib.crc32(content)
 
-    @rule(size=SIZES, how=st.sampled_from(["write", "write", "steps", "view", "none"]))
+    @rule(size=SIZES, how=st.sampled_from(WAYS))
     def allocate(self, size, how):
         room = self.arena.room(size)
         if not room:
@@ -74,6 +79,12 @@ class ArenaModel(RuleBasedStateMachine):
                 if self.arena.room(16 * KIB):
                     small = self.arena.allocate(16 * KIB)
                     self.arena.write(small, b"x" * (16 * KIB))
+        elif how == "strands":
+            strands = self.arena.strands(block, content)
+            while strands:
+                strand = self.random.choice(strands)
+                if next(strand, None) is None:
+                    strands.remove(strand)
         elif how == "view":
             self.arena.reserve(block)
             view = self.arena.view(block)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from offloop.wire import bulk
+from offloop.wire.beside import Beside
 from offloop.wire.bulk import (
     SLICE,
     contains,
@@ -125,6 +126,21 @@ def test_large_buffers_go_beside_a_probe():
     copies = pickle.loads(payload, buffers=buffers)
     assert copies[0] is copies[1]
     assert np.shares_memory(copies[0], array)
+
+
+@pytest.mark.parametrize("dump", [bulk.dump, dump_slowly])
+def test_a_large_buffer_may_stay_in_the_pickle(dump):
+    for size in (100, 100_000, 1_000_000):
+        array = np.arange(size)
+        for beside in (None, Beside()):
+            payload = dump([array, array], lambda buffer: True, beside=beside)
+            if beside:
+                payload, buffers = beside.join(payload, [], slowly=False)
+                copies = pickle.loads(payload, buffers=buffers)
+            else:
+                copies = pickle.loads(payload)
+            np.testing.assert_array_equal(copies[0], array)
+            assert copies[0] is copies[1]
 
 
 def test_a_large_buffer_that_nobody_takes_is_not_copied_to_find_that_out():

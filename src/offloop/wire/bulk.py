@@ -261,11 +261,12 @@ class _Beginning:
     def __init__(self, limit: float, beside: Beside | None) -> None:
         self._limit = limit
         self._beside = beside
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         #: bytes of the parts
         self._size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, written: bytes | pickle.PickleBuffer) -> None:
+        data = _content(written)
         beside = self._beside
         if beside is not None and beside.take(data, self._size):
             return
@@ -275,8 +276,12 @@ class _Beginning:
         self._parts.append(data)
 
     def content(self) -> bytes:
-        parts = self._parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(self._parts)  # not a copy if there is one only
+
+
+def _content(data: bytes | pickle.PickleBuffer) -> bytes | memoryview:
+    """Return what a pickler writes, also if that is a long buffer as it is."""
+    return data.raw() if type(data) is pickle.PickleBuffer else data
 
 
 class _Sink:
@@ -288,7 +293,8 @@ class _Sink:
         self._beside = beside
         self.content = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, written: bytes | pickle.PickleBuffer) -> None:
+        data = _content(written)
         if self._beside is not None and self._beside.take(data, len(self.content)):
             return
         # A long one is an object of the user's: it is not copied at one go.
