@@ -162,10 +162,19 @@ def orphans(setup, body, folder):
     running.stdout.readline()
     family = psutil.Process(running.pid).children(recursive=True)
     running.kill()
-    _, alive = psutil.wait_procs(family, timeout=1)
+    _, there = psutil.wait_procs(family, timeout=1)
+    alive = [process for process in there if lives(process)]
     end(alive)
     running.communicate()
     return len(alive)
+
+
+def lives(process):
+    """Tell whether a process does anything still: a zombie only waits to be reaped."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end(processes):
