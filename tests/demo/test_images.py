@@ -7,6 +7,7 @@ import itertools
 import pickle
 import time
 
+import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageStat
 
@@ -408,6 +409,26 @@ def test_the_likeness_is_measured_on_demand(picture):
     assert good[0] > poor[0] > 10
     assert 1 > good[1] > poor[1] > 0
     assert images.encode(picture(), Recipe(), PLENTY).likeness is None
+
+
+@pytest.mark.slow
+def test_decoding_small_costs_nothing_that_a_lossy_file_could_show():
+    recipe = Recipe("jpeg", quality=85)
+    photo = images.render(samples.draw("photo"), recipe, PLENTY).data
+    whole = Image.open(io.BytesIO(photo)).resize((400, 300), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    whole.save(out, "WEBP", quality=80, method=4)
+
+    def likeness(data):
+        made = Image.open(io.BytesIO(data)).convert("RGB")
+        error = np.asarray(made, float) - np.asarray(whole, float)
+        return 10 * np.log10(255**2 / (error**2).mean())
+
+    small = images.encode(photo, Recipe("webp", quality=80, width=400), PLENTY).data
+    assert likeness(small) > 38
+    assert likeness(small) > likeness(out.getvalue()) - 0.3
+    fine = images.encode(photo, Recipe("png", width=400), PLENTY).data
+    assert likeness(fine) > 50
 
 
 @pytest.mark.slow

@@ -149,6 +149,37 @@ def test_another_server_can_run_it(tmp_path, picture):
         server.communicate()
 
 
+@pytest.mark.slow
+def test_servers_that_share_a_pool_can_run_it(tmp_path, picture):
+    path = str(tmp_path / "front.sock")
+    serve = [sys.executable, "-m", "offloop", "serve", "offloop.demo:app"]
+    options = ["--workers", "2", "--compute", "1", "--bind", f"unix:{path}"]
+    with subprocess.Popen(
+        [*serve, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as primary:
+        try:
+            for line in primary.stdout:
+                if b"is served at" in line:
+                    break
+            transport = httpx.HTTPTransport(uds=path)
+            with httpx.Client(transport=transport, base_url="http://demo") as client:
+                assert client.get("/readyz").json() == {"ready": True}
+                made = client.post("/encode?f=webp&w=20", content=picture())
+                assert made.headers["content-type"] == "image/webp"
+                known = {"If-None-Match": made.headers["etag"]}
+                again = client.post(
+                    "/encode?f=webp&w=20", content=picture(), headers=known
+                )
+                assert again.status_code == 304
+                assert client.post("/encode", content=b"text").status_code == 415
+                several = "/variants?widths=9,20&formats=webp,jpeg"
+                assert client.post(several, content=picture()).status_code == 200
+        finally:
+            primary.terminate()
+            said = primary.stdout.read()
+    assert (primary.returncode, b"Traceback" in said) == (0, False), said
+
+
 async def closed_by_server(client, sent):
     """Connect, send something, and wait until the server closes the connection."""
     reader, writer = await asyncio.open_connection(
