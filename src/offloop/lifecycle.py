@@ -17,6 +17,7 @@ import os
 import threading
 import warnings
 import weakref
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
-    from offloop.engines.base import Engine
+    from offloop.engines.base import Engine, PoolStats
     from offloop.options import PoolOptions
 
 
@@ -266,6 +267,7 @@ class Lifecycle:
             if self._engine is not None:
                 await self._engine.close()
                 _engines.discard(self._engine)
+                _keep_stats(self._options.name, self._engine.stats())
         finally:
             self._state = _State.CLOSED
             if self._keeper is not None:
@@ -281,6 +283,39 @@ def open_pools() -> list[Lifecycle]:
         for pool in _started
         if pool._loop is loop and pool._state is not _State.CLOSED
     ]
+
+
+def all_open() -> list[Lifecycle]:
+    """Return the pools of this process that are not closed, whatever their loop."""
+    return [
+        pool
+        for pool in list(_started)
+        if pool._pid == os.getpid() and pool._state is not _State.CLOSED
+    ]
+
+
+# A program that names its pools without end is not followed further.
+_MOST_NAMES = 256
+
+#: what pools have counted that were closed, by name
+_closed_stats: dict[str, PoolStats] = {}
+
+
+def closed_stats() -> dict[str, PoolStats]:
+    """Return what pools have counted that were closed, by their name.
+
+    Those of one name are added up. Gauges among the figures are zero.
+    """
+    return dict(_closed_stats)
+
+
+def _keep_stats(name: str, stats: PoolStats) -> None:
+    stats = replace(stats, arena_used=0, arena_limit=0, failure="")
+    if name in _closed_stats:
+        stats = _closed_stats[name] + stats
+    elif len(_closed_stats) >= _MOST_NAMES:
+        return
+    _closed_stats[name] = stats
 
 
 #: engines that were not closed yet, as far as somebody holds them

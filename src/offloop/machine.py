@@ -160,6 +160,18 @@ def memory_held(pid: int) -> tuple[int, int]:
     return rss, pss
 
 
+def resident(pid: int) -> int:
+    """Return a process's resident memory in bytes, as the kernel counts it already.
+
+    0 where the system does not tell (no /proc), or the process has gone.
+    """
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time that a process has used; 0.0 if nobody tells."""
     try:

@@ -312,6 +312,22 @@ class PoolStats:
         functions = {name: one.as_dict() for name, one in self.functions.items()}
         return {**self.totals(), "functions": functions}
 
+    def __add__(self, other: PoolStats) -> PoolStats:
+        """Return the figures of both together."""
+        found: dict[str, Any] = {}
+        for one in fields(self):
+            ours, theirs = getattr(self, one.name), getattr(other, one.name)
+            if isinstance(ours, int):
+                found[one.name] = ours + theirs
+            elif isinstance(ours, str):
+                found[one.name] = ours or theirs
+            else:
+                both = {**ours, **theirs}
+                shared = ours.keys() & theirs.keys()
+                both |= {name: ours[name] + theirs[name] for name in shared}
+                found[one.name] = both
+        return PoolStats(**found)
+
     def totals(self) -> dict[str, Any]:
         """Return the figures of the pool as a whole by name, for JSON."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}

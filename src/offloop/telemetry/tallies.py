@@ -60,6 +60,12 @@ class FunctionStats:
     run: Durations = field(default_factory=Durations)
     transfer: Durations = field(default_factory=Durations)
 
+    def __add__(self, other: FunctionStats) -> FunctionStats:
+        """Return the figures of both together."""
+        names = [one.name for one in fields(self)]
+        both = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return FunctionStats(**both)
+
     def as_dict(self) -> dict[str, Any]:
         """Return all figures by name, for JSON."""
         found: dict[str, Any] = {}
