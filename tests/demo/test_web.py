@@ -851,16 +851,17 @@ def test_the_figures_for_prometheus_count_what_happens(client, picture):
             'offloop_demo_errors_total{type="not-an-image-that-is-accepted-here"}',
             'offloop_demo_images_total{format_in="jpeg",format_out="webp"}',
             'offloop_demo_span_duration_seconds_count{span="encode"}',
-            'offloop_jobs_total{ending="completed"}',
-            'offloop_jobs_total{ending="failed"}',
+            'offloop_jobs_total{ending="completed"',
+            'offloop_jobs_total{ending="failed"',
         )
     }
     assert set(grown.values()) == {1}
     assert value(after.text, "offloop_demo_bytes_in_total") > len(picture()) - 1
-    assert value(after.text, 'offloop_worker_rss_bytes{worker="0"}') > 10_000_000
-    assert 'offloop_worker_restarts_total{reason="crashed"}' in after.text
+    place = 'offloop_worker_rss_bytes{pool="demo",worker="0"}'
+    assert value(after.text, place) > 10_000_000
+    assert 'offloop_worker_restarts_total{pool="demo",reason="crashed"}' in after.text
     assert 'offloop_demo_rejected_total{reason="busy"}' in after.text
-    assert value(after.text, 'offloop_workers{state="idle"}') == 1
+    assert value(after.text, 'offloop_workers{pool="demo",state="idle"}') == 1
     for family in parser.text_string_to_metric_families(after.text):
         assert family.documentation, family.name
 

@@ -27,6 +27,7 @@ from offloop import (
     Executor,
     Job,
     JobContext,
+    LoopWatch,
     Offloaded,
     Pool,
     PoolStats,
@@ -36,7 +37,9 @@ from offloop import (
     configure,
     current_job,
     offload,
+    watch_loop,
 )
+from offloop.telemetry import Durations, FunctionStats, WorkerInfo
 
 # --- @offload -------------------------------------------------------------------------
 
@@ -289,6 +292,10 @@ async def life_of_a_pool() -> None:
         assert_type(pool, Pool)
         await pool.ready()
         assert_type(pool.stats(), PoolStats)
+        assert_type(pool.stats().functions["sum"], FunctionStats)
+        assert_type(pool.stats().functions["sum"].run, Durations)
+        assert_type(pool.workers(), list[WorkerInfo])
+        assert_type(watch_loop(on_blocked=lambda blocked: blocked.where), LoopWatch)
         await pool.resize(4)
         await pool.drain()
     configure(max_workers=2)

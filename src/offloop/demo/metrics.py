@@ -6,8 +6,6 @@ their jobs, so there are no files of dead processes to clean up.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -20,17 +18,17 @@ from prometheus_client import (
     disable_created_metrics,
     exposition,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from offloop.demo.problems import kind_of
+from offloop.telemetry import PoolCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
-    from offloop import PoolStats
     from offloop.demo.jobs import Encoded
     from offloop.demo.service import Service
 
@@ -52,8 +50,6 @@ _REASONS = {
     _BUSY: "busy",
     503: "not-available",
 }
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # The lag that is told is the worst of so many seconds: about what passes between two
 # visits of Prometheus, so that none is overlooked.
@@ -168,67 +164,16 @@ class _PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        stats = service.pool.stats()
-        workers = GaugeMetricFamily(
-            "offloop_workers", "Workers that are ready.", labels=["state"]
+        for metric in PoolCollector(service.pool).collect():
+            if metric.name != "offloop_queue_bytes":  # here they are those of uploads
+                yield metric
+        yield GaugeMetricFamily(
+            "offloop_queue_bytes",
+            "Bytes of uploads whose images wait or are being made.",
+            service.budget.used,
         )
-        workers.add_metric(["busy"], stats.busy)
-        workers.add_metric(["idle"], stats.idle)
-        yield workers
-        gauges = {
-            "offloop_queue_length": ("Jobs that wait for a worker.", stats.queued),
-            "offloop_jobs_in_flight": ("Jobs that a worker has.", stats.in_flight),
-            "offloop_worker_utilization": (
-                "Share of the workers that are busy.",
-                stats.busy / stats.workers if stats.workers else 0.0,
-            ),
-            "offloop_queue_bytes": (
-                "Bytes of uploads whose images wait or are being made.",
-                service.budget.used,
-            ),
-            "offloop_event_loop_lag_seconds": (
-                f"The worst delay of the event loop in {_LAG_SECONDS:g} seconds.",
-                service.lag.worst(_LAG_SECONDS),
-            ),
-        }
-        for name, (help_text, value) in gauges.items():
-            yield GaugeMetricFamily(name, help_text, value)
-        jobs = CounterMetricFamily(
-            "offloop_jobs", "Jobs that have ended.", labels=["ending"]
+        yield GaugeMetricFamily(
+            "offloop_event_loop_lag_seconds",
+            f"The worst delay of the event loop in {_LAG_SECONDS:g} seconds.",
+            service.lag.worst(_LAG_SECONDS),
         )
-        for ending in ("completed", "failed", "cancelled", "timed_out", "lost"):
-            jobs.add_metric([ending], getattr(stats, ending))
-        yield jobs
-        yield from self._processes(stats)
-        yield CounterMetricFamily(
-            "offloop_workers_started", "Workers started.", stats.workers_started
-        )
-        yield CounterMetricFamily(
-            "offloop_workers_lost", "Workers that ended unasked.", stats.workers_lost
-        )
-
-    def _processes(self, stats: PoolStats) -> Iterator[Metric]:
-        # By place, not by process: a series for each that ever was would never end.
-        memory = GaugeMetricFamily(
-            "offloop_worker_rss_bytes",
-            "Resident memory of a worker.",
-            labels=["worker"],
-        )
-        for place, row in enumerate(self._service.board.workers(stats.workers)):
-            if row["pid"] is not None:
-                memory.add_metric([str(place)], _rss(row["pid"]))
-        yield memory
-        restarts = CounterMetricFamily(
-            "offloop_worker_restarts", "Workers that have ended.", labels=["reason"]
-        )
-        for reason in sorted({"crashed", *stats.exits}):
-            restarts.add_metric([reason], stats.exits.get(reason, 0))
-        yield restarts
-
-
-def _rss(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):  # it has just ended
-        return 0
-    return pages * _PAGE
