@@ -1,7 +1,8 @@
 """What becomes of jobs, counted by function and told to whoever listens.
 
     results, endings, retries, refusals ─▶ Accounts ─┬─▶ tallies ─▶ `pool.stats()`
-                                                     └─▶ events
+                                                     ├─▶ events
+                                                     └─▶ spans, if there are any
 
 It looks at a job when everything about it is decided, changes nothing of it, and gives
 nobody a result. What that costs is part of what `make instructions` guards.
@@ -13,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from offloop.core.job import Ending
-from offloop.telemetry import events
+from offloop.telemetry import events, spans
 from offloop.telemetry.tallies import Tallies
 from offloop.wire.functions import describe
 
@@ -50,13 +51,15 @@ class Accounts:
     """Those of one pool.
 
     Args:
+        pool: its name.
         listeners: are told what happens to jobs.
         slow_job: seconds of a run above which it is told that it was slow; None: never.
     """
 
-    __slots__ = ("_listeners", "_short", "_slow", "_tallies")
+    __slots__ = ("_listeners", "_pool", "_short", "_slow", "_tallies")
 
-    def __init__(self, listeners: Listeners, slow_job: float | None) -> None:
+    def __init__(self, pool: str, listeners: Listeners, slow_job: float | None) -> None:
+        self._pool = pool
         self._listeners = listeners
         self._slow = inf if slow_job is None else slow_job
         self._tallies = Tallies()
@@ -103,6 +106,9 @@ class Accounts:
             for call, _ in results:
                 call.terms.tally.completed += 1
                 self._took(call)
+        if spans.is_in_use():
+            for call, _ in results:
+                self._trace(call)
         if events.JobFinished in self._listeners.heard:
             for call, _ in results:
                 self._tell(events.JobFinished, call, **_times(call))
@@ -131,6 +137,8 @@ class Accounts:
         setattr(tally, name, getattr(tally, name) + 1)
         if ending is Ending.ERROR and call.sent_at:
             self._took(call)
+        if spans.is_in_use():
+            self._trace(call, ending, error)
         if kind in self._listeners.heard:
             more = {} if ending is Ending.CANCELLED else {"error": error}
             self._tell(kind, call, **more)
@@ -156,6 +164,30 @@ class Accounts:
             limit=full.limit,
             retry_after=full.retry_after,
         )
+
+    def _trace(
+        self,
+        call: Call,
+        ending: Ending = Ending.RESULT,
+        error: BaseException | None = None,
+    ) -> None:
+        """Show a job in its caller's trace, if there is one."""
+        if not call.carried or not call.carried[1] or not call.returned_at:
+            return
+        stages = {}
+        if call.sent_at:
+            stages["queue"] = call.submitted_at, call.sent_at
+        if call.started_at and call.run_time:
+            stages["run"] = call.started_at, call.started_at + call.run_time
+        told: dict[str, str | int] = {"offloop.pool": self._pool}
+        told |= {"offloop.job": call.id, "offloop.attempts": call.attempts}
+        if call.worker is not None:
+            told["offloop.worker"] = call.worker
+        if ending is not Ending.RESULT:
+            told["offloop.ending"] = ending.value
+        whole = call.submitted_at, call.returned_at
+        name = call.function.name
+        spans.record(call.carried[1], name, whole, stages, told, error)
 
     def _tell(self, kind: type[events.Event], call: Call, **more: Any) -> None:
         what = {"job": call.id, "function": call.function.name}

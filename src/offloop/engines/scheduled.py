@@ -74,7 +74,7 @@ class ScheduledEngine(Engine):
         super().__init__()
         self._options = options
         self._listeners = listeners
-        self._accounts = Accounts(listeners, options.slow_job)
+        self._accounts = Accounts(options.name, listeners, options.slow_job)
         self._scheduler = scheduler or Scheduler(
             max_pending=options.max_pending,
             max_pending_bytes=options.max_pending_bytes,
