@@ -26,6 +26,7 @@ PUBLIC = [
     "Stream",
     "configure",
     "current_job",
+    "lifespan",
     "offload",
     "progress",
     "run",

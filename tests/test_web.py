@@ -15,7 +15,9 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads annotation
 from starlette.responses import PlainTextResponse
 
 import jobs
+import offloop
 from offloop import Pool
+from offloop.errors import StartError
 from offloop.web import CancelOnDisconnect
 
 GONE = {"type": "http.disconnect"}
@@ -184,7 +186,7 @@ class _Server(uvicorn.Server):
     """Says when it is up, and leaves signals to the test runner."""
 
     def __init__(self, app):
-        super().__init__(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
+        super().__init__(uvicorn.Config(app, port=0, log_level="error"))
         self.up = asyncio.Event()
 
     async def startup(self, sockets=None):
@@ -244,3 +246,56 @@ async def test_a_client_that_leaves_a_plain_endpoint_cancels_its_job(
             answer = await other.post("/length", content=bytes(300_000), timeout=30)
         assert answer.text == "300000"
         await after.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_a_pool_lives_as_long_as_the_application(framework):
+    app = framework(lifespan=offloop.lifespan(max_workers=1, deadline=5))
+    offloaded, seen = offloop.offload(jobs.pid), []
+
+    async def pids(request: Request):
+        pool = request.state.pool
+        seen.append(pool)
+        return PlainTextResponse(f"{await pool.run(jobs.pid)} {await offloaded()}")
+
+    getattr(app, "add_api_route", app.router.add_route)("/", pids)
+    for _ in range(2):  # an application may be started again, as tests do it
+        async with _serving(app) as port, httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/", timeout=30)
+            by_pool, by_decorator = answer.text.split()
+            assert by_pool == by_decorator
+            assert seen[-1].is_open
+        assert not seen[-1].is_open
+    assert seen[0] is not seen[1]
+
+
+async def test_jobs_that_outlive_the_application_are_cancelled(gate):
+    reached = gate()
+    live = offloop.lifespan(max_workers=1, deadline=0)
+    async with live(None) as state:
+        job = state["pool"].submit(
+            jobs.clean_up_when_stopped, str(reached), "/dev/null"
+        )
+        await reached.reached()
+    assert job.cancelled()
+
+
+async def test_an_application_whose_workers_cannot_start_does_not_start_either():
+    live = offloop.lifespan(max_workers=1, preload=["no_such_module"])
+    with pytest.raises(StartError, match="no_such_module"):
+        async with live(None):
+            pytest.fail("it has started")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "says"),
+    [
+        ({"n_jobs": 2}, TypeError, "max_workers"),
+        ({"max_workers": 0}, ValueError, "max_workers"),
+        ({"deadline": -1}, ValueError, "deadline"),
+    ],
+)
+def test_wrong_options_are_refused_where_they_are_written(options, kind, says):
+    with pytest.raises(kind, match=says):
+        offloop.lifespan(**options)

@@ -11,31 +11,20 @@ Servers tell an application that its client is gone, and cancel nothing:
 `CancelOnDisconnect` does, for any ASGI application, FastAPI's too.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from offloop import configure, offload
+from offloop import lifespan, offload
 from offloop.errors import JobTimeout, PoolFull
 from offloop.web import CancelOnDisconnect
-
-configure(max_pending=100)
 
 
 @offload(run_timeout=1, on_full="raise")
 def fib(n: int) -> int:
     return n if n < 2 else fib.local(n - 1) + fib.local(n - 2)
-
-
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    await fib(1)  # starts the workers, so that the first request need not wait for them
-    yield
 
 
 async def fib_endpoint(request: Request) -> Response:
@@ -55,5 +44,7 @@ async def ping(request: Request) -> Response:
 
 routes = [Route("/fib", fib_endpoint), Route("/ping", ping)]
 app = Starlette(
-    routes=routes, lifespan=lifespan, middleware=[Middleware(CancelOnDisconnect)]
+    routes=routes,
+    lifespan=lifespan(max_pending=100),  # the workers start and end with the server
+    middleware=[Middleware(CancelOnDisconnect)],
 )

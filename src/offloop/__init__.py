@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from offloop.pool import Job, Pool, PoolStats, Progress, Results, Stream
     from offloop.program import run
     from offloop.showing import progress
+    from offloop.web import lifespan
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Stream",
     "configure",
     "current_job",
+    "lifespan",
     "offload",
     "progress",
     "run",
@@ -57,6 +59,7 @@ _HOMES = {
     "Stream": "offloop.pool",
     "configure": "offloop.decorator",
     "current_job": "offloop.context",
+    "lifespan": "offloop.web",
     "offload": "offloop.decorator",
     "progress": "offloop.showing",
     "run": "offloop.program",

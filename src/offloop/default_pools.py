@@ -6,6 +6,7 @@ What `@offload` needs as soon as a function is called where no job runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from offloop.options import chosen_engine
 from offloop.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
+    from offloop.options import Seconds
     from offloop.view import PoolView
 
 #: `Pool` arguments for default pools to come
@@ -60,3 +62,26 @@ def default_pool() -> Pool:
         pool._begin()
         _pools[loop] = weakref.ref(pool)
     return pool
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Raise what `opened` would raise for these options, without opening a pool."""
+    Pool(**{**_options, **options})
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    options: Mapping[str, Any], deadline: Seconds = 30.0
+) -> AsyncGenerator[Pool]:
+    """Open a pool that is the default one of the running loop until it is left.
+
+    Args:
+        options: of the pool, beside those that were configured.
+        deadline: seconds that its jobs have to end in, when it is left.
+    """
+    async with Pool(**{"name": "default", **_options, **options}) as pool:
+        _pools[asyncio.get_running_loop()] = weakref.ref(pool)
+        try:
+            yield pool
+        finally:
+            await pool.stop(deadline)

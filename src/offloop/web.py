@@ -1,4 +1,4 @@
-"""For web servers: the client that goes away takes the work for it along.
+"""For web servers: a pool as long as the application lives, work as long as its client.
 
     server ──▶ listen ──▶ messages ──▶ the application
                  │ its client has gone, and has no whole answer
@@ -6,17 +6,28 @@
 
 An ASGI server tells an application that its client has gone, by a message, and cancels
 nothing: an endpoint that awaits a job asks for no messages, and the job would run to
-its end for nobody. This module needs no framework, and knows nothing of pools: what it
-cancels is the endpoint, and awaiting does the rest.
+its end for nobody. What the middleware cancels is the endpoint, and awaiting does the
+rest. This module needs no framework.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from offloop import default_pools
+from offloop.options import Seconds, seconds
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Mapping,
+        MutableMapping,
+    )
+    from contextlib import AbstractAsyncContextManager
 
     Message: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -25,7 +36,41 @@ if TYPE_CHECKING:
         [MutableMapping[str, Any], Receive, Send], Awaitable[None]
     ]
 
-__all__ = ["CancelOnDisconnect"]
+__all__ = ["CancelOnDisconnect", "lifespan"]
+
+
+def lifespan(
+    *, deadline: Seconds = 30.0, **pool_options: Any
+) -> Callable[[object], AbstractAsyncContextManager[Mapping[str, Any]]]:
+    """Make the `lifespan` of a Starlette or FastAPI application: a pool for its life.
+
+    The application takes no request before the first worker is there, and does not
+    start when none can. Functions of `@offload` use the pool, and endpoints find it as
+    ``request.state.pool``. When the application ends, jobs may end too, for a while.
+
+    Args:
+        deadline: seconds that jobs have to end in when the application ends; what takes
+            longer is cancelled.
+        **pool_options: as for `Pool`, beside what `configure` has set.
+
+    Returns:
+        What the application takes as `lifespan`.
+
+    Raises:
+        TypeError, ValueError: for a wrong option.
+
+    Example:
+        app = FastAPI(lifespan=offloop.lifespan(max_workers=4))
+    """
+    limit = seconds("deadline", deadline, least=0.0)
+    default_pools.check(pool_options)
+
+    @contextlib.asynccontextmanager
+    async def live(app: object) -> AsyncGenerator[Mapping[str, Any]]:
+        async with default_pools.opened(pool_options, limit) as pool:
+            yield {"pool": pool}
+
+    return live
 
 
 class CancelOnDisconnect:
