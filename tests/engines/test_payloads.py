@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,6 +23,16 @@ def array(size):
     return np.arange(size, dtype="u1")
 
 
+@contextlib.contextmanager
+def case(*what):
+    """Name one of many cases that share a pool, should it fail."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the case: {' '.join(map(str, what))}")
+        raise
+
+
 BYTES_LIKE = {
     "bytes": lambda n: bytes(array(n)),
     "bytearray": lambda n: bytearray(array(n)),
@@ -35,18 +47,20 @@ BYTES_LIKE = {
 }
 
 
+@pytest.mark.slow
 @ENGINES
-@pytest.mark.parametrize("kind", BYTES_LIKE)
-async def test_what_has_bytes_keeps_its_type_both_ways(kind, engine):
+async def test_what_has_bytes_keeps_its_type_both_ways(engine):
     async with Pool(1, engine=engine) as pool:
-        for size in (8, SMALL, MEDIUM, LARGE):
-            sent = BYTES_LIKE[kind](size)
-            expected = payloads.describe(sent)
-            there, back = await pool.run(payloads.describe_and_return, sent)
-            assert there == payloads.describe(back) == expected
-            assert payloads.describe(await pool.run(payloads.same, sent)) == expected
-            (deep,), _ = await pool.run(jobs.echo, [{"deep": sent}])
-            assert payloads.describe(deep[0]["deep"]) == expected
+        for kind, size in product(BYTES_LIKE, (8, SMALL, MEDIUM, LARGE)):
+            with case(kind, size):
+                sent = BYTES_LIKE[kind](size)
+                expected = payloads.describe(sent)
+                there, back = await pool.run(payloads.describe_and_return, sent)
+                assert there == payloads.describe(back) == expected
+                back = await pool.run(payloads.same, sent)
+                assert payloads.describe(back) == expected
+                (deep,), _ = await pool.run(jobs.echo, [{"deep": sent}])
+                assert payloads.describe(deep[0]["deep"]) == expected
 
 
 @ENGINES
@@ -89,30 +103,32 @@ def same_array(one, other):
     return payloads.describe(one) == payloads.describe(other)
 
 
+@pytest.mark.slow
 @ENGINES
-@pytest.mark.parametrize("kind", ARRAYS)
-async def test_arrays_keep_type_order_and_flags_both_ways(kind, engine):
+async def test_arrays_keep_type_order_and_flags_both_ways(engine):
     async with Pool(1, engine=engine) as pool:
-        for size in (SMALL, MEDIUM, LARGE // 8):
-            sent = ARRAYS[kind](size)
-            # Gaps are not sent: what arrives has its elements in a row.
-            flags = sent.flags
-            row = sent if flags.forc else sent.copy(order="C" if size else "K")
-            (there, *_), back = await asyncio.gather(
-                pool.run(payloads.describe_and_return, sent),
-                pool.run(payloads.same, sent),
-            )
-            if not sent.dtype.hasobject and flags.forc:
-                assert there == payloads.describe(sent)
-            assert back.dtype == sent.dtype
-            assert back.shape == sent.shape
-            assert type(back) is type(sent)
-            np.testing.assert_array_equal(back, sent)
-            if flags.forc:
-                assert same_array(back, row)
-            else:
-                assert back.flags.writeable == flags.writeable
-                assert back.strides == sent.copy("K").strides
+        for kind, size in product(ARRAYS, (SMALL, MEDIUM, LARGE // 8)):
+            with case(kind, size):
+                await check_array(pool, ARRAYS[kind](size))
+
+
+async def check_array(pool, sent):
+    """Send an array there and back. Gaps are not sent: its elements are in a row."""
+    flags = sent.flags
+    (there, *_), back = await asyncio.gather(
+        pool.run(payloads.describe_and_return, sent), pool.run(payloads.same, sent)
+    )
+    if not sent.dtype.hasobject and flags.forc:
+        assert there == payloads.describe(sent)
+    assert back.dtype == sent.dtype
+    assert back.shape == sent.shape
+    assert type(back) is type(sent)
+    np.testing.assert_array_equal(back, sent)
+    if flags.forc:
+        assert same_array(back, sent)
+    else:
+        assert back.flags.writeable == flags.writeable
+        assert back.strides == sent.copy("K").strides
 
 
 @ENGINES
@@ -128,18 +144,18 @@ async def test_read_only_arrays_stay_read_only(engine):
 
 
 @ENGINES
-@pytest.mark.parametrize("mode", ["r", "r+", "c"])
-@pytest.mark.parametrize("size", [SMALL, MEDIUM, LARGE])
-async def test_arrays_mapped_from_files(tmp_path, mode, size, engine):
-    path = tmp_path / "array.npy"
-    np.save(path, array(size))
-    sent = np.load(path, mmap_mode=mode)
+async def test_arrays_mapped_from_files(tmp_path, engine):
     async with Pool(1, engine=engine) as pool:
-        for argument in (sent, [sent], {"deep": [sent]}):
-            (there,), _ = await pool.run(jobs.echo, argument)
-            while not isinstance(there, np.ndarray):
-                (there,) = there.values() if isinstance(there, dict) else there
-            assert payloads.describe(there) == payloads.describe(sent)
+        for size, mode in product((SMALL, MEDIUM, LARGE), ("r", "r+", "c")):
+            path = tmp_path / f"array-{size}.npy"
+            np.save(path, array(size))
+            sent = np.load(path, mmap_mode=mode)
+            for argument in (sent, [sent], {"deep": [sent]}):
+                with case(size, mode, type(argument)):
+                    (there,), _ = await pool.run(jobs.echo, argument)
+                    while not isinstance(there, np.ndarray):
+                        (there,) = there.values() if isinstance(there, dict) else there
+                    assert payloads.describe(there) == payloads.describe(sent)
 
 
 @ENGINES
@@ -256,21 +272,14 @@ async def test_an_array_in_shared_memory_is_seen_and_not_copied(gate):
         assert await job == (0.0, float(MEDIUM))
 
 
-@pytest.mark.parametrize(
-    ("part", "expected"),
-    [
-        (lambda a: a[10:-10], MEDIUM - 20),
-        (lambda a: a.reshape(100, -1)[5:50], 45 * MEDIUM // 100),
-        (lambda a: a.reshape(100, -1).T, MEDIUM),
-        (lambda a: a[::2], MEDIUM // 2),
-    ],
-    ids=["slice", "rows", "transposed", "every second"],
-)
-async def test_parts_of_an_array_in_shared_memory(part, expected):
+async def test_parts_of_an_array_in_shared_memory():
     async with Pool(1) as pool:
         shared = pool.zeros(MEDIUM)
         shared[:] = 1
-        assert await pool.run(payloads.total, part(shared)) == [expected]
+        rows = shared.reshape(100, -1)
+        for part in (shared[10:-10], rows[5:50], rows.T, shared[::2]):
+            with case(part.shape):
+                assert await pool.run(payloads.total, part) == [part.size]
         with pytest.raises(ValueError, match="read-only"):
             await pool.run(payloads.write_to, shared[5:])
 
@@ -323,15 +332,17 @@ async def test_put_is_an_argument_wherever_one_stands(engine):
         assert (await pool.run(jobs.echo, ref, ref))[0][1]["name"] == "model"
 
 
+THINGS = (7, None, "x" * LARGE, "ä" * LARGE, b"", bytearray(LARGE), [0] * 50_000)
+
+
 @ENGINES
-@pytest.mark.parametrize(
-    "thing", [7, None, "x" * LARGE, "ä" * LARGE, b"", bytearray(LARGE), [0] * 50_000]
-)
-async def test_anything_can_be_put(thing, engine):
+async def test_anything_can_be_put(engine):
     async with Pool(1, engine=engine) as pool:
-        (there,), _ = await pool.run(jobs.echo, await pool.put(thing))
-        assert there == thing
-        assert type(there) is type(thing)
+        for number, thing in enumerate(THINGS):
+            with case(number):
+                (there,), _ = await pool.run(jobs.echo, await pool.put(thing))
+                assert there == thing
+                assert type(there) is type(thing)
 
 
 async def test_what_was_put_may_change_here_afterwards():
