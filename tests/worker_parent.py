@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from offloop import context, heap, messages
+from offloop import context, heap, messages, worker
 from offloop.engines.memory import Exchange, Memory
 from offloop.wire import arena, codec
 from offloop.wire.channel import Channel, make_context
@@ -33,6 +33,13 @@ _meanwhile = None
 def meanwhile(*args):
     """Do what the test wants to happen while a job runs."""
     return _meanwhile(*args)
+
+
+def meanwhile_count(stop):
+    """Yield numbers, and do what the test wants to happen before each."""
+    for number in range(stop):
+        _meanwhile(number)
+        yield number
 
 
 class Parent:
@@ -192,6 +199,8 @@ def make(runtime, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(context, "_source", None)
+    # However slow this machine is, short jobs share an answer.
+    monkeypatch.setattr(worker, "_HOLD_NS", 60 * 10**9)
     monkeypatch.setattr(heap, "keep_freed", lambda: None)
     handler = signal.getsignal(messages.WAKE_SIGNAL)
     yield one

@@ -860,6 +860,16 @@ def test_a_worker_may_give_back_all_that_it_has():
 # Workers
 
 
+def test_what_a_worker_has_and_how_long_the_first_job_waits():
+    machine = Machine(1)
+    scheduler = machine.scheduler
+    assert scheduler.jobs_of(1) == scheduler.jobs_of(99) == 0
+    assert scheduler.longest_wait(machine.now) == 0.0
+    machine.submit_many(3)
+    assert scheduler.jobs_of(1) == 1
+    assert scheduler.longest_wait(machine.now + 2.0) == 2.0
+
+
 def test_a_retiring_worker_without_jobs_is_stopped():
     machine = Machine(1)
     assert machine.worker_retiring(1) == [StopWorker(1)]

@@ -934,3 +934,11 @@ def test_getting_ready_twice_is_a_bug():
     machine = Machine(1)
     with pytest.raises(InternalError, match="from READY to READY"):
         machine.child_ready(1)
+
+
+def test_only_who_is_ready_works():
+    machine = Machine(1, ready=False)
+    assert not machine.supervision.works(1)
+    machine.child_ready(1)
+    assert machine.supervision.works(1)
+    assert not machine.supervision.works(99)

@@ -47,6 +47,16 @@ def test_what_is_forgotten_is_not_called_but_what_is_for_always(module, monkeypa
     sys.meta_path.remove(on_import._FINDER)
 
 
+def test_a_package_without_a_file_is_imported_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "a_package_without_a_file").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    on_import.watch("a_package_without_a_file", pytest.fail)
+    package = importlib.import_module("a_package_without_a_file")
+    assert package.__file__ is None
+    on_import.forget_all()
+    del sys.modules["a_package_without_a_file"]
+
+
 def test_what_does_not_exist_does_not_exist_all_the_same():
     on_import.watch("no_such_module_at_all", pytest.fail)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):

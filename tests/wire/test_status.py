@@ -60,6 +60,27 @@ def test_what_a_worker_may_use_and_what_it_has_used(ends):
     assert ends.parent.running() == ends.parent.heard() == 0
 
 
+def test_what_a_worker_is_to_begin_with_and_holds_back(ends):
+    assert not ends.worker.sandboxed()
+    ends.parent.put_in_sandbox()
+    assert ends.worker.sandboxed()
+    assert not ends.parent.holds_parts()
+    ends.worker.hold_parts(True)
+    assert ends.parent.holds_parts()
+    ends.worker.hold_parts(False)
+    assert not ends.parent.holds_parts()
+
+
+def test_words_that_are_forgotten_make_room_for_the_next(ends):
+    StatusPage.prepare_last_words(ends.file)
+    os.write(ends.file, b"the first time")
+    assert StatusPage.last_words(ends.file) == "the first time"
+    StatusPage.forget_words(ends.file)
+    assert StatusPage.last_words(ends.file) == ""
+    os.write(ends.file, b"again")
+    assert StatusPage.last_words(ends.file) == "again"
+
+
 def test_a_new_page_says_nothing(ends):
     assert ends.parent.running() == 0
     assert ends.parent.since() == 0.0

@@ -160,10 +160,6 @@ class Scheduler:
         """
         self._admission.check(now, elsewhere)
 
-    def retry_after(self, now: float) -> float | None:
-        """Return the seconds until a pending job is likely to end, None if unknown."""
-        return self._ledger.drain.next_end(now)
-
     def next_due(self) -> float | None:
         """Return when `time_passed` must be called next, None if it need not be."""
         ledger = self._ledger
