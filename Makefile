@@ -36,7 +36,7 @@ types: .venv/.lint  ## Check types, as mypy and as pyright see them
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 repetitions: .venv/.test  ## Start and close pools a thousand times: nothing may stay
-	OFFLOOP_REPETITIONS=1000 $(BIN)/python -m pytest \
+	OFFLOOP_REPETITIONS=1000 $(BIN)/python -m pytest $(TOGETHER) \
 	    -o faulthandler_timeout=0 tests/faults/test_repetitions.py $(ARGS)
 
 stress: .venv/.test  ## Send payloads of all sizes for ten minutes, with workers dying
