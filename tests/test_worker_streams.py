@@ -1,4 +1,4 @@
-"""A worker that runs a generator or in a sandbox, driven by its parent's end."""
+"""A worker that runs a generator or in a sandbox, driven by a parent here."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def test_rights_are_given_up_once_before_the_first_job(parent, monkeypatch):
     parent.finish()
     assert len(parent.answers()) == 2
     assert entered == [True]
+
+
+def test_progress_that_another_thread_reports_is_told_at_the_end(parent):
+    one = parent.submit(jobs.report_often, 1)
+    other = parent.submit(jobs.report_in_a_thread)
+    parent.finish()
+    told = [rest for kind, *rest in parent.all() if kind == messages.PROGRESS]
+    assert told == [[one, (1, 1, "step 1")], [other, (7, 9, "")]]
 
 
 def test_threads_and_files_are_counted_as_far_as_can_be(monkeypatch):

@@ -942,3 +942,5 @@ def test_only_who_is_ready_works():
     machine.child_ready(1)
     assert machine.supervision.works(1)
     assert not machine.supervision.works(99)
+    assert machine.supervision.state_of(1) is ChildState.READY
+    assert machine.supervision.state_of(99) is ChildState.GONE
