@@ -94,7 +94,9 @@ def test_the_pool_is_one_for_all_servers_and_a_lost_one_is_replaced(alone):
     with alone("--workers", "2", "--compute", "1") as one:
         seen = {one.get("/offloaded") for _ in range(6)}
         assert len(seen) == 1
-        assert len({one.get("/pid") for _ in range(6)}) == 2
+        served = set()
+        while len(served) < 2:  # the one that is woken first may win several times
+            served.add(one.get("/pid"))
         _, forkserver = map(int, seen.pop().split())
         coordinator = psutil.Process(forkserver).parent()
         coordinator.kill()
