@@ -38,6 +38,7 @@ class Line:
         "forgotten",
         "gone",
         "known",
+        "looks",
         "recalled",
         "recalls",
         "trial",
@@ -57,6 +58,8 @@ class Line:
         self._look_again = look_again
         #: jobs that have left and were neither answered for nor given back
         self.unanswered = 0
+        #: somebody looks, now or in the next turn, at what there is to read
+        self.looks = False
         #: the process has ended: nothing is sent any more
         self.gone = False
         #: jobs to be asked back with the next flush
@@ -137,7 +140,16 @@ class Line:
         channel = self.worker.channel
         channel.send(message)
         # Sending may swallow the edge that tells of something to read.
-        if channel.wants_reading():
+        if not self.looks and channel.wants_reading():
+            self.look_soon()
+
+    def look_soon(self) -> None:
+        """Have it looked at in the next turn: once, however often this is called.
+
+        Each look may lead to sending, and each sending to a look.
+        """
+        if not self.looks:
+            self.looks = True
             self._look_again(self)
 
 

@@ -182,7 +182,7 @@ class LocalEngine(LendingEngine):
     def worker_made(self, worker: WorkerHandle) -> None:
         exchange = self._make_exchange(worker)
         line = self._lines[worker.number] = Line(worker, exchange, self._read_soon)
-        self.loop.add_reader(worker.channel.fd, self._read, line)
+        self.loop.add_reader(worker.channel.fd, self._noticed, line)
 
     def _make_exchange(self, worker: WorkerHandle) -> Exchange:
         return Exchange(worker.results, self._memory.results_size)
@@ -258,16 +258,26 @@ class LocalEngine(LendingEngine):
 
     # Receiving
 
+    def _noticed(self, line: Line) -> None:
+        """Read, as there is something, unless that is going to happen anyway."""
+        if not line.looks:
+            self._read(line)
+
     def _read(self, line: Line) -> None:
         """Take what a worker sent, in slices; the descriptor is edge-triggered."""
         receive = line.worker.channel.receive_nowait
-        for _ in range(_SLICE):
-            message = receive()
-            if message is None:
-                break
-            self._hear(line, message)
-        else:
-            self.loop.call_soon(self._read_again, line)
+        line.looks = True
+        try:
+            for _ in range(_SLICE):
+                message = receive()
+                if message is None:
+                    break
+                self._hear(line, message)
+            more = message is not None
+        finally:
+            line.looks = False
+        if more:
+            line.look_soon()
         self._arm()
 
     def _read_soon(self, line: Line) -> None:
