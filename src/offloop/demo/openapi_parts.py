@@ -176,8 +176,13 @@ def _parameter(
         "in": place,
         "required": place == "path",
         "description": text,
-        "schema": schema,
+        "schema": schema if place == "path" else _or_empty(schema),
     }
+
+
+def _or_empty(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a field that a form may leave empty, as if not given."""
+    return {"anyOf": [schema, {"type": "string", "maxLength": 0}]}
 
 
 def _operations() -> dict[str, Any]:
