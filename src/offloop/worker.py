@@ -152,8 +152,7 @@ class Worker:
         self._before_first: Callable[[], None] | None = None
         #: it has used up what it may use: nothing begins any more
         self._spent = False
-        #: the last message came soon, with one job, so the next one may: it is worth
-        #: looking for
+        #: the last message came soon, with one job: the next one is worth looking for
         self._brisk = False
 
     def run(self, setup: bytes | None) -> int:

@@ -33,6 +33,7 @@ def test_a_spare_works_at_once_when_a_worker_dies():
     assert commands == [EmployChild(2), StartChild(NO_SLOT, 3)]
     supervision.check()
     assert supervision.works(2)
+    assert (supervision.slot_of(2), supervision.slot_of(3)) == (0, -1)
     # The next death comes while no spare is there: the slot waits for its own start.
     (start,) = supervision.child_exited(2, Exit.BLAMED, "SIGSEGV", 20.1)
     assert start == StartChild(0, 4)

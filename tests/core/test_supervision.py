@@ -944,3 +944,9 @@ def test_only_who_is_ready_works():
     assert not machine.supervision.works(99)
     assert machine.supervision.state_of(1) is ChildState.READY
     assert machine.supervision.state_of(99) is ChildState.GONE
+
+
+def test_the_place_of_a_child_is_known_while_it_has_one():
+    machine = Machine(2)
+    assert [machine.supervision.slot_of(child) for child in (1, 2)] == [0, 1]
+    assert machine.supervision.slot_of(3) == -1, "nobody knows it"

@@ -86,6 +86,7 @@ _SERVER_OPTIONS = [
     click.Option(
         ["--port-each"],
         default="",
+        show_default=False,
         metavar="HOST:PORT",
         help="Instead: a port for each server, this one and those that follow.",
     ),
@@ -136,6 +137,7 @@ _SERVER_OPTIONS = [
     click.Option(
         ["--probe"],
         default="",
+        show_default=False,
         metavar="PATH",
         help="That a new version must answer without an error before it may serve.",
     ),
@@ -147,12 +149,14 @@ _SERVER_OPTIONS = [
     click.Option(
         ["--pidfile"],
         default="",
+        show_default=False,
         metavar="PATH",
         help="For the process id; refused while another process lives that has it.",
     ),
     click.Option(
         ["--ready-path"],
         default="",
+        show_default=False,
         metavar="PATH",
         help="Answer this path oneself: 503 if no more requests should come, else 200.",
     ),

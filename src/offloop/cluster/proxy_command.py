@@ -36,6 +36,7 @@ def _pairs(context: click.Context, option: click.Parameter, value: Any) -> Any:
 @click.option(
     "--ready-path",
     default="",
+    show_default=False,
     metavar="PATH",
     help="As of `offloop serve`: who answers it with 503 gets no more requests "
     "(HAProxy).",
