@@ -101,7 +101,7 @@ async def test_map_streams_and_jobs_are_shown():
 
 
 async def test_errors_and_early_ends_pass_through(gate):
-    reached, cleaned = gate(), gate()
+    reached, cleaned, never = gate(), gate(), gate()
     async with Pool(1) as pool:
         terminal = Terminal()
         results = pool.map(jobs.raise_value_error, ["bad"])
@@ -116,7 +116,7 @@ async def test_errors_and_early_ends_pass_through(gate):
         await anext(shown)
         await shown.aclose()
         await cleaned.reached()
-        job = pool.submit(jobs.wait_for, str(reached))
+        job = pool.submit(jobs.wait_for, str(never))
         showing_it = asyncio.create_task(progress(job, bar="off"))
         await asyncio.sleep(0)
         showing_it.cancel()

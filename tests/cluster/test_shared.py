@@ -16,6 +16,7 @@ import coordinators
 import jobs
 import jobs_payloads
 import jobs_streams
+import waiting
 from offloop import Pool, messages, runtime
 from offloop.cluster.coordinate import PoolSettings, open_coordinator
 from offloop.engines.uplink import VERSION
@@ -285,6 +286,9 @@ async def test_a_client_that_dies_takes_its_jobs_and_memory_along(gate):
             env=coordinators.environment(),
         )
         await reached.reached()
+        await waiting.until(
+            lambda: owner.stats().submitted == 6
+        )  # the last one is large
         memory = [one._source[2] for one in owner.clients.values()]
         client.kill()
         client.wait()
