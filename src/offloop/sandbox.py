@@ -23,11 +23,13 @@ include/uapi/asm-generic/unistd.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import struct
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ _LIMITS = {
     "RLIMIT_RTPRIO": 0,
     "RLIMIT_NOFILE": FILES,
 }
+
+# Names of ZeroMQ's threads, and seconds that they get to begin in.
+_ZMQ_THREADS = {"ZMQbg/Reaper", "ZMQbg/IO/0"}
+_THREADS_TIME = 1.0
 
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER = 1
@@ -132,6 +138,7 @@ def enter() -> None:
     Raises:
         OSError: the kernel does not do that; nothing but the limits was given up.
     """
+    _wait_threads()
     _lower_limits()
     processor = _PROCESSORS[os.uname().machine]
     program = _filter(processor, os.getpid())
@@ -144,6 +151,26 @@ def enter() -> None:
     arguments = _SET_MODE_FILTER, _ALL_THREADS, ctypes.c_char_p(header)
     if libc.syscall(processor.seccomp, *arguments) != 0:
         raise _failed()
+
+
+def _wait_threads() -> None:
+    """Wait until ZeroMQ's threads have set their priority, which is refused later.
+
+    They abort the process where they cannot, and begin when the system lets them: the
+    one that tidies up perhaps after the first message has come. Each names itself next.
+    """
+    until = time.monotonic() + _THREADS_TIME
+    while time.monotonic() < until:
+        names = set()
+        for thread in os.listdir("/proc/self/task"):
+            with (
+                contextlib.suppress(OSError),  # it has just ended
+                open(f"/proc/self/task/{thread}/comm") as file,
+            ):
+                names.add(file.read().strip())
+        if names >= _ZMQ_THREADS:
+            return
+        os.sched_yield()
 
 
 def _failed() -> OSError:

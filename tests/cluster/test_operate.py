@@ -111,13 +111,17 @@ class Visitors:
     def _visit(self, keep):
         line = self._one.connect()
         while not self._ended.is_set():
+            reused = line.sock is not None
             try:
                 line.request("GET", "/")
                 answer = line.getresponse()
                 self.answers.append(answer.read().decode().split()[0])
                 assert answer.status == 200
             except Exception as error:
-                self.failures.append(repr(error))
+                # An idle connection may be closed at any time: who asks over it in that
+                # very moment asks again over a new one (RFC 9112, 9.3.1).
+                if not (reused and isinstance(error, ConnectionError)):
+                    self.failures.append(repr(error))
                 line.close()
             if not keep:
                 line.close()
@@ -154,7 +158,8 @@ def test_new_code_is_taken_if_it_is_good_and_no_request_is_lost(running, write):
         write(5)
         one.send_signal(signal.SIGHUP)
         one.until_said("reloaded within")
-        assert one.get("/").startswith("5 ")
+        while not one.get("/").startswith("5 "):
+            pass  # an earlier reload has said the same
         for servers in ("4", "1", "2"):
             assert run(operate.scale, servers) == f"{servers} servers\n"
     assert visitors.failures == []
@@ -272,7 +277,8 @@ def test_a_change_of_a_file_is_taken_and_a_mistake_is_told(running, write, tmp_p
         (tmp_path / "notes.txt").write_text("no source")
         write(2)
         one.until_said("reloaded within")
-        assert one.get("/").startswith("2 ")
+        while not one.get("/").startswith("2 "):
+            pass  # the old one takes what has come to it already
         write(3, more="import no_such_module")
         one.until_said("the new version was not taken")
         assert one.get("/").startswith("2 ")
