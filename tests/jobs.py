@@ -375,11 +375,28 @@ def report_and_raise():
     raise ValueError("after the report")
 
 
-def report_in_a_thread():
-    job = current_job()
-    thread = threading.Thread(target=job.report, args=(7, 9))
+def report_twice(gate, job=None):
+    """Say twice in a row how far it is, and then nothing for long."""
+    job = job or current_job()
+    job.report(1, 2, "the short part")
+    job.report(2, 2, "the long part")
+    wait_for(gate)
+
+
+def report_twice_in_a_thread(gate):
+    thread = threading.Thread(target=report_twice, args=(gate, current_job()))
     thread.start()
     thread.join()
+
+
+async def report_by_to_thread():
+    import asyncio
+
+    await asyncio.to_thread(current_job().report, 7, 9)
+
+
+def report_words(words):
+    current_job().report(1, 2, words)
 
 
 def report_nonsense():

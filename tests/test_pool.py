@@ -15,6 +15,7 @@ from datetime import timedelta
 import pytest
 
 import jobs
+import jobs_context as context
 from offloop import Pool, PoolStats, Recycle
 from offloop.errors import (
     JobTimeout,
@@ -510,3 +511,37 @@ async def test_a_module_that_begins_something_is_left_to_the_workers(tmp_path, e
 
 
 # Shares and limits
+
+
+@pytest.mark.parametrize("engine", ["local", "inline"])
+async def test_tracebacks_of_the_worker_begin_in_the_users_code(engine):
+    async def fails(_=None):
+        raise ValueError("here")
+
+    def yields():
+        yield 1
+        raise ValueError("here")
+
+    async def yields_too():
+        yield 1
+        raise ValueError("here")
+
+    async def iterate(parts):
+        async for _ in parts:
+            pass
+
+    context.request.set("carried, so that there is more between")
+    async with Pool(1, engine=engine) as pool:
+        for failing in (
+            pool.run(jobs.raise_value_error, "here"),
+            pool.run(fails),
+            iterate(pool.map(jobs.raise_value_error, ["here"])),
+            iterate(pool.map(fails, [1])),
+            iterate(pool.stream(yields)),
+            iterate(pool.stream(yields_too)),
+        ):
+            with pytest.raises(ValueError, match="here") as caught:
+                await failing
+            shown = str(caught.value.__cause__).splitlines()
+            first = next(line for line in shown if line.startswith("  File"))
+            assert "/tests/" in first, "\n".join(shown)

@@ -68,11 +68,26 @@ async def test_a_job_that_fails_or_says_nothing_ends_its_updates():
             await failing
 
 
-async def test_a_report_of_another_thread_is_told_at_the_end():
+@pytest.mark.parametrize("works", [jobs.report_twice, jobs.report_twice_in_a_thread])
+async def test_the_last_report_before_a_long_silence_is_told_soon(works, gate):
+    opened = gate()
     async with Pool(1) as pool:
-        job = pool.submit(jobs.report_in_a_thread)
+        job = pool.submit(works, str(opened))
+        async with asyncio.timeout(30):
+            async for update in job.updates():
+                if update.done == 2:
+                    break
+        assert not job.done()
+        assert job.progress == Progress(2, 2, "the long part")
+        opened.open()
         await job
-        assert job.progress == Progress(7, 9, "")
+
+
+async def test_a_thread_of_an_inline_job_reports_too():
+    async with Pool(1, engine="inline") as pool:
+        job = pool.submit(jobs.report_by_to_thread)
+        assert [update.done async for update in job.updates()][-1:] == [7]
+        await job
 
 
 async def test_a_report_must_be_of_numbers():

@@ -14,6 +14,7 @@ from offloop import Pool, progress, showing
 from offloop.errors import UsageError
 
 rich_progress = pytest.importorskip("rich.progress")
+Console = pytest.importorskip("rich.console").Console
 tqdm = pytest.importorskip("tqdm").tqdm
 
 
@@ -155,6 +156,23 @@ async def test_your_own_bars_are_moved_and_stay_open(monkeypatch):
         first, second = display.tasks
     assert (first.completed, first.total, first.description) == (3, 3, "a")
     assert (second.completed, second.total) == (3, None)
+
+
+async def test_brackets_and_lines_in_what_a_job_says_do_not_disturb():
+    terminal = Terminal()
+    with rich_progress.Progress(console=Console(file=terminal, width=200)) as display:
+        async with Pool(1, engine="inline") as pool:
+            job = pool.submit(jobs.report_words, "[/tmp/a] [bold]b[/bold]")
+            await progress(job, bar=display)
+    assert "[/tmp/a] [bold]b[/bold]" in terminal.getvalue()
+    own = Terminal()
+    async with Pool(1, engine="inline") as pool:
+        job = pool.submit(jobs.report_words, "[/tmp/a]")
+        await progress(job, bar="rich", file=own)
+        assert "[/tmp/a]" in own.getvalue()
+        job = pool.submit(jobs.report_words, "two\nlines")
+        await progress(job, bar="plain", file=own)
+    assert own.last.endswith("two lines")
 
 
 async def test_the_best_that_is_installed_is_taken(monkeypatch):

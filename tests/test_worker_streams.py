@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
 import jobs
 import jobs_streams as streams
-from offloop import messages, sandbox
+from offloop import current_job, messages, sandbox
 from offloop import worker as module
-from worker_parent import meanwhile_count
+from worker_parent import meanwhile, meanwhile_count
 
 
 def numbers_of(parent):
@@ -88,12 +89,77 @@ def test_rights_are_given_up_once_before_the_first_job(parent, monkeypatch):
     assert entered == [True]
 
 
-def test_progress_that_another_thread_reports_is_told_at_the_end(parent):
-    one = parent.submit(jobs.report_often, 1)
-    other = parent.submit(jobs.report_in_a_thread)
+def told_by(parent):
+    return [rest for kind, *rest in parent.all() if kind == messages.PROGRESS]
+
+
+def test_progress_that_another_thread_reports_is_told_while_the_job_runs(
+    parent, during
+):
+    def report_and_wait():
+        thread = threading.Thread(target=current_job().report, args=(7, 9))
+        thread.start()
+        thread.join()
+        assert parent.hear()[0] == messages.READY
+        said.append(parent.hear())
+
+    said = []
+    during(report_and_wait)
+    parent.submit(meanwhile)
+    parent.say(messages.STOP)
+    parent.run()
+    assert said == [(messages.PROGRESS, 1, (7, 9, ""))]
+    assert told_by(parent) == []
+
+
+def test_progress_that_is_held_back_is_told_upon_a_signal_and_at_the_end(
+    parent, during, monkeypatch
+):
+    monkeypatch.setattr(messages, "REPORT_PAUSE", 60.0)
+
+    def work():
+        report = current_job().report
+        report(1)
+        report(2)
+        assert parent.page.holds_report()
+        signal.raise_signal(messages.WAKE_SIGNAL)
+        assert not parent.page.holds_report()
+        report(3)
+        report(4)
+
+    during(work)
+    parent.submit(meanwhile)
     parent.finish()
-    told = [rest for kind, *rest in parent.all() if kind == messages.PROGRESS]
-    assert told == [[one, (1, 1, "step 1")], [other, (7, 9, "")]]
+    assert [report[0] for _, report in told_by(parent)] == [1, 2, 4]
+    assert not parent.page.holds_report()
+
+
+def test_progress_of_a_generator_is_told_before_it_waits(parent, during, monkeypatch):
+    monkeypatch.setattr(messages, "REPORT_PAUSE", 60.0)
+    told = []
+
+    def generate():
+        report = current_job().report
+        report(1)
+        report(2)
+        yield 1
+
+    def take_when_told():
+        while len(told) < 2:
+            kind, *rest = parent.channel.receive()
+            if kind == messages.PROGRESS:
+                told.append(rest[1][0])
+        parent.say(messages.MORE, job, 1, 16)
+        parent.say(messages.STOP)
+
+    during(generate)
+    job = parent.submit(meanwhile, many=1)
+    consumer = threading.Thread(target=take_when_told)
+    consumer.start()
+    parent.run()
+    consumer.join()
+    assert told == [1, 2]
+    assert told_by(parent) == []
 
 
 def test_threads_and_files_are_counted_as_far_as_can_be(monkeypatch):

@@ -227,8 +227,8 @@ class Bridge:
 
     def _shut(self) -> Exception:
         return PoolClosed(
-            f"executor {self.name!r} was shut down and takes no more calls; make a new "
-            "one"
+            f"cannot schedule new futures: executor {self.name!r} was shut down; make "
+            "a new one"
         )
 
     def _check_room(self, limit: int) -> None:
@@ -250,7 +250,10 @@ class Bridge:
 
     def _start(self) -> None:
         if _exiting:
-            raise PoolClosed(f"executor {self.name!r} cannot start: the program ends")
+            raise PoolClosed(
+                f"cannot schedule new futures: executor {self.name!r} cannot start "
+                "while the program ends"
+            )
         thread = threading.Thread(target=self._run, name=self.name)
         thread.start()
         self._thread = thread

@@ -38,9 +38,14 @@ class JobContext:
 
     __slots__ = (
         "_allocate",
+        "_here",
+        "_hold",
+        "_holds",
+        "_last",
         "_next_report",
+        "_pause",
         "_tell",
-        "_unsent",
+        "_told",
         "attempt",
         "cancelled",
         "deadline",
@@ -55,12 +60,23 @@ class JobContext:
         deadline: float | None,
         worker: int,
         allocate: Callable[[int], memoryview | None] = lambda size: None,
-        tell: Callable[[int, Report], float | None] = lambda job, report: 0.0,
+        tell: Callable[[int, Report], object] = lambda job, report: None,
+        here: Callable[[], bool] = lambda: True,
+        hold: Callable[[bool], object] = lambda held: None,
+        pause: float = 0.0,
     ) -> None:
         self._allocate = allocate
         self._tell = tell
-        #: the last report, if it was not told yet
-        self._unsent: Report | None = None
+        #: True in the thread that may tell; elsewhere that one is sent to `tell_report`
+        self._here = here
+        #: notes whether a report waits until it may be told
+        self._hold = hold
+        self._holds = False
+        #: seconds that must pass between two that are told
+        self._pause = pause
+        #: the last report, and the last that was told
+        self._last: Report | None = None
+        self._told: Report | None = None
         #: when the next one may be told
         self._next_report = 0.0
         self.id = id
@@ -89,31 +105,44 @@ class JobContext:
     ) -> None:
         """Say how far the job is: whoever holds it sees `progress` and `updates`.
 
-        Call it as often as you like: a worker tells it every 50 ms at most, and the
-        last one always.
+        Call it as often as you like, from any thread of the job: a worker tells it
+        every 50 ms at most, and the last one always.
 
         Args:
             done: how much is done, in any unit.
             total: how much there is to do, in the same unit; None: nobody knows.
             message: for people.
         """
-        self._unsent = (
+        self._last = (
             done if type(done) is int else float(done),
             total if total is None or type(total) is int else float(total),
             str(message),
         )
         if monotonic() >= self._next_report:
             self.tell_report()
+        elif not self._holds:
+            self._holds = True
+            self._hold(True)
 
     def tell_report(self) -> None:
-        """Tell the last report now, if there is one that was not told."""
-        report = self._unsent
-        if report is None:
+        """Tell the last report now, if there is one that was not told.
+
+        Another thread may report meanwhile, and a signal's handler may come here at
+        each call below: so the last report is looked at when all of them are done.
+        """
+        if self._last is self._told:
             return
-        pause = self._tell(self.id, report)
-        if pause is not None:  # else it cannot be told here and now
-            self._unsent = None
-            self._next_report = monotonic() + pause
+        self._next_report = monotonic() + self._pause
+        if not self._here():
+            return
+        if self._holds:
+            self._holds = False
+            self._hold(False)
+        report = self._last
+        if report is self._told or report is None:
+            return
+        self._told = report
+        self._tell(self.id, report)
 
 
 _current: ContextVar[JobContext] = ContextVar("offloop.current_job")

@@ -84,6 +84,9 @@ WAKE_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR1 - 7) + 7
 #: makes a worker write what it is doing, in Python and whatever C code it is in
 DUMP_SIGNAL: int = WAKE_SIGNAL + 1
 
+#: a worker tells how far a job is once in so many seconds at most
+REPORT_PAUSE = 0.05
+
 # parent → worker
 JOBS = 1
 RECALL = 2

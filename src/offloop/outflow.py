@@ -55,7 +55,8 @@ class Outflow:
         page: where it is noted that some are held back.
         listen: takes the messages that have arrived; it calls `more` and `close_asked`.
         wait: waits for a message, for a while, and takes it.
-        obey: raises JobInterrupted if the job must stop.
+        heed: does what a signal of the parent asks for; raises JobInterrupted if the
+            job must stop.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Outflow:
         page: StatusPage,
         listen: Callable[[], None],
         wait: Callable[[], None],
-        obey: Callable[[], None],
+        heed: Callable[[], None],
     ) -> None:
         self.job = job
         self._name = name
@@ -78,7 +79,7 @@ class Outflow:
         self._page = page
         self._listen = listen
         self._wait = wait
-        self._obey = obey
+        self._heed = heed
         #: code of the user runs: a signal is obeyed at once
         self.inside = True
         #: a signal came while it did not
@@ -175,7 +176,7 @@ class Outflow:
     def _look(self) -> None:
         """Do what the handler of a signal would have done."""
         self.alarmed = False
-        self._obey()
+        self._heed()
         self._listen()
 
     # Asynchronous generators

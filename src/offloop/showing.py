@@ -216,7 +216,7 @@ def _picture(bar: Any, description: str, file: TextIO) -> _Picture:
     if isinstance(bar, str):
         return _named_picture(bar, description, file)
     if hasattr(bar, "add_task"):
-        return _Rich(bar, description)
+        return _Rich(bar, description, _without_markup())
     if hasattr(bar, "update") and hasattr(bar, "n"):
         return _Tqdm(bar, description)
     raise _no_bar(bar)
@@ -351,24 +351,40 @@ class _Tqdm:
 
 
 class _Rich:
-    """A task in a display of rich, which may show others as well."""
+    """A task in a display of rich, which may show others as well.
 
-    def __init__(self, bar: Any, description: str) -> None:
+    Args:
+        bar: the display.
+        description: of the task.
+        plainly: makes of what a job says, which may have brackets, what is shown so.
+    """
+
+    def __init__(
+        self, bar: Any, description: str, plainly: Callable[[str], str] = str
+    ) -> None:
         self._bar = bar
         self._description = description
+        self._plainly = plainly
         self._task: Any = None
 
     async def open(self, total: float | None) -> None:
         self._task = self._bar.add_task(self._description, total=total)
 
     def show(self, done: float, total: float | None, message: str) -> None:
-        described = f"{self._description} {message}".strip()
+        described = f"{self._description} {self._plainly(message)}".strip()
         more = {} if total is None else {"total": total}
         self._bar.update(self._task, completed=done, description=described, **more)
 
     def close(self, done: float, total: float | None, message: str) -> None:
         if self._task is not None:
             self.show(done, total, message)
+
+
+def _without_markup() -> Callable[[str], str]:
+    """Return what keeps the columns that rich has by default from reading markup."""
+    from rich.markup import escape
+
+    return escape
 
 
 def _make_tqdm(file: TextIO, total: float | None) -> tuple[Any, Callable[[], object]]:
@@ -420,7 +436,7 @@ def _text(
         clock += f"<{_clock(max(total - done, 0.0) / rate)}"
     parts.append(clock)
     if message:
-        parts.append(message)
+        parts.append(" ".join(message.split()))
     return "  ".join(parts)
 
 

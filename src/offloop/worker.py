@@ -20,7 +20,6 @@ What the parent relies on:
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import marshal
 import os
@@ -33,7 +32,7 @@ import traceback
 from collections import deque
 from types import CoroutineType
 
-from offloop import context, heap, messages, meter
+from offloop import context, heap, messages, meter, newborn
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
 from offloop.outflow import Outflow
@@ -55,18 +54,11 @@ if TYPE_CHECKING:
 # jobs share a message.
 _HOLD_NS = 250_000
 
-# Seconds between two reports of a job's progress.
-_REPORT_PAUSE = 0.05
-
 # A message that comes within this time makes the worker expect the next one as soon.
 _BRISK_NS = 200_000
 
 # After this many idle seconds freed memory goes back to the system.
 _IDLE = 1.0
-
-# By how much more the kernel blames a worker for a lack of memory (of 1000 in all). Its
-# parent is blamed for all shared memory that it looks at, half of all memory perhaps.
-_OOM_SCORE = 800
 
 # Time that unsent answers get when the worker leaves.
 _LINGER = 5.0
@@ -82,10 +74,7 @@ def main(number: int, address: str, files: tuple[int, ...], setup: bytes | None)
             for results.
         setup: the encoded initializer and its arguments, or None.
     """
-    _reset_signals()
-    _volunteer()
-    _reseed()
-    _forget_main()
+    newborn.begin()
     page, requests, results = files
     StatusPage.prepare_last_words(page)
     faulthandler.enable(file=page, all_threads=False)
@@ -267,6 +256,7 @@ class Worker:
 
     def _wait(self) -> None:
         """Wait for a message, for a while, and take it."""
+        self._tell_report()  # a signal that comes here could not have it told
         message = self._channel.receive()
         if message is not None:
             self._take(message)
@@ -397,8 +387,7 @@ class Worker:
             payload = failures.encode_error(error, job_id=job, function=name)
             status = messages.ERROR
             places, out = [], []  # of a result for which there was no memory
-        if self._told is not None and self._told[0] is call:
-            self._told[1].tell_report()
+        self._tell_report()
         # What the parent may have back is found out before it is told of the end.
         large = args = kwargs = value = encoded = None
         ended_ns = time.monotonic_ns()
@@ -420,7 +409,7 @@ class Worker:
     def _stream(self, call: tuple[Any, ...], name: str, make: Callable[[], Any]) -> Any:
         """Send what a generator yields; returns its value."""
         ends = self._channel, self._workspace, self._page
-        way = self._listen, self._wait, self._obey
+        way = self._listen, self._wait, self._heed
         self._flow = Outflow(call[0], name, call[6], *ends, *way)
         try:
             return self._flow.run(make())
@@ -478,26 +467,25 @@ class Worker:
                 deadline,
                 self._number,
                 self._workspace.empty,
-                self._tell_progress,
+                lambda job, report: self._channel.send(
+                    (messages.PROGRESS, job, report)
+                ),
+                _in_main_thread,
+                self._page.hold_report,
+                messages.REPORT_PAUSE,
             )
             self._told = self._call, told
         return self._told[1]
 
-    def _tell_progress(self, job: int, report: context.Report) -> float | None:
-        """Tell of a job's progress, if this is the thread that has the socket.
-
-        Returns:
-            Seconds that must pass before the next report; None if it was not told.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return None
-        self._channel.send((messages.PROGRESS, job, report))
-        return _REPORT_PAUSE
+    def _tell_report(self) -> None:
+        """Tell what the job has said of its progress, if that was not told."""
+        if self._told is not None and self._told[0] is self._call:
+            self._told[1].tell_report()
 
     # Interrupts
 
     def _woken(self, signum: int, frame: FrameType | None) -> None:
-        """Stop the running job, or give waiting ones back, if the parent asks for it.
+        """Do what the parent asks for, or a thread of the job.
 
         Runs between two bytecodes of the main thread. Outside user code there is
         nothing to do: the main loop looks by itself before it begins a job.
@@ -509,17 +497,19 @@ class Worker:
                 self._flow.alarmed = True
                 return
             self._flow.nudged()
-        if self._page.interrupted() == self._in_job:
-            self._obey()
-        elif self._page.attention():
-            self._listen()
+        self._heed()
 
-    def _obey(self) -> None:
-        """Stop the running job if the parent asks for it, once."""
-        if self._page.interrupted() == self._in_job and not self._asked:
-            self._asked = True
-            self._describe_job().cancelled = True
-            raise JobInterrupted
+    def _heed(self) -> None:
+        """Stop the running job, once, or give others back and tell how far it is."""
+        if self._page.interrupted() == self._in_job:
+            if not self._asked:
+                self._asked = True
+                self._describe_job().cancelled = True
+                raise JobInterrupted
+        else:
+            if self._page.attention():
+                self._listen()
+            self._tell_report()
 
     def _leave_interrupted(self, job: int) -> bool:
         """Answer for a job that was stopped. The worker leaves: its state is unknown.
@@ -550,44 +540,22 @@ def thread_count() -> int:
         return threading.active_count()
 
 
+def _in_main_thread() -> bool:
+    """Tell whether this thread has the socket; if not, have the one that has woken."""
+    main = threading.main_thread()
+    if threading.current_thread() is main:
+        return True
+    assert main.ident is not None  # it runs
+    signal.pthread_kill(main.ident, messages.WAKE_SIGNAL)
+    return False
+
+
 def _footprint() -> tuple[int, int]:
     """Return the numbers of threads and of open files, as far as they can be told."""
     try:
         return thread_count(), len(os.listdir("/proc/self/fd"))
     except FileNotFoundError:
         return thread_count(), 0
-
-
-def _reset_signals() -> None:
-    """Undo what the forkserver set; Ctrl-C is the parent's to handle."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for signum in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_DFL)
-
-
-def _volunteer() -> None:
-    """When memory ends, let the kernel kill a worker rather than what it works for."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
-        score = min(int(file.read()) + _OOM_SCORE, 1000)
-        file.seek(0)
-        file.write(str(score))
-
-
-def _reseed() -> None:
-    """Give each worker random numbers of its own; `random` reseeds itself at a fork."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-
-
-def _forget_main() -> None:
-    """Show user code an empty `__main__`, not the forkserver's.
-
-    Functions of the user's `__main__` arrive by value; that module never runs here.
-    """
-    sys.modules["__main__"] = type(sys)("__main__")
-    sys.argv[:] = [""]
 
 
 def _leave() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import weakref
 
 import pytest
 
@@ -43,6 +45,48 @@ async def test_errors_come_to_the_one_who_waits():
     with pytest.raises(ZeroDivisionError):
         await copier.call(divmod, 1, 0)
     assert await copier.run(steps("after", [])) == "after"
+    await copier.close()
+
+
+class Lingering(Copier):
+    """Its threads wait, when they have told of an end, until they may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def tell(self, how, *what):
+        super().tell(how, *what)
+        self.go_on.wait(30)
+
+
+class Kept:
+    pass
+
+
+def give():
+    return Kept()
+    yield
+
+
+def raise_with(watch):
+    kept = Kept()
+    watch.append(weakref.ref(kept))
+    raise ValueError
+    yield
+
+
+async def test_a_thread_keeps_nothing_of_what_it_gave():
+    copier = Lingering()
+    result = await copier.run(give())
+    watch = [weakref.ref(result)]
+    del result
+    with contextlib.suppress(ValueError):  # `raises` would keep the error
+        await copier.run(raise_with(watch))
+    await asyncio.sleep(0)  # the step that woke us up knew it still
+    kept = [one() for one in watch]
+    copier.go_on.set()
+    assert kept == [None, None]
     await copier.close()
 
 

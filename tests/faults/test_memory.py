@@ -13,7 +13,7 @@ import pytest
 
 import jobs
 from offloop import Pool
-from offloop.errors import MemoryLimitExceeded
+from offloop.errors import MemoryLimitExceeded, WorkerLost
 
 MB = 1_000_000
 
@@ -39,8 +39,18 @@ async def test_a_job_over_the_limit_fails_alone(gate):
 @pytest.mark.slow
 async def test_what_a_job_starts_counts_too():
     async with Pool(1, memory_limit=300 * MB) as pool:
-        with pytest.raises(MemoryLimitExceeded, match="the children of that held"):
-            await pool.run(jobs.hold_in_child, 600 * MB)
+        worker = await pool.run(jobs.pid)
+        why = "the children of that held"
+        with pytest.raises(MemoryLimitExceeded, match=why) as caught:
+            await pool.run(jobs.print_then, "last", jobs.hold_in_child, 600 * MB)
+        lost = caught.value.__cause__
+        assert isinstance(lost, WorkerLost)
+        assert (lost.pid, lost.signal, lost.reason) == (
+            worker,
+            "SIGKILL",
+            "out-of-memory",
+        )
+        assert "last to stderr" in lost.output
         assert await pool.run(jobs.add, 1, 1) == 2
         assert pool.stats().exits == {"out-of-memory": 1}
 

@@ -69,6 +69,10 @@ def test_what_a_worker_is_to_begin_with_and_holds_back(ends):
     assert ends.parent.holds_parts()
     ends.worker.hold_parts(False)
     assert not ends.parent.holds_parts()
+    ends.worker.hold_report(True)
+    assert ends.parent.holds_report()
+    ends.worker.hold_report(False)
+    assert not ends.parent.holds_report()
 
 
 def test_words_that_are_forgotten_make_room_for_the_next(ends):

@@ -186,7 +186,7 @@ class Copier:
             if not self._work:
                 return False
             work = self._work.popleft()
-            strand = work.strands.popleft()
+            strand: Steps | None = work.strands.popleft()
             work.running += 1
             if work.strands:
                 self._work.append(work)
@@ -203,22 +203,21 @@ class Copier:
                     break
         except StopIteration as end:
             work.result = end.value
-            self._lay_down(work, None, None)
+            strand = None
         except BaseException as error:
-            self._lay_down(work, None, error)
-        else:
-            self._lay_down(work, strand, None)
+            with self._changed:
+                work.fail(error)
+            strand = None
+        # Nothing of a result or an error is held here any more: who gets it on the loop
+        # may drop it, and what it holds is free, before this thread has its next turn.
+        self._lay_down(work, strand)
         return True
 
-    def _lay_down(
-        self, work: Work, strand: Steps | None, error: BaseException | None
-    ) -> None:
+    def _lay_down(self, work: Work, strand: Steps | None) -> None:
         """Put back a strand that has not ended; find out whether the work has."""
         with self._changed:
             work.running -= 1
-            if error is not None:
-                work.fail(error)
-            elif strand is not None and self._closing and not work.stopped:
+            if strand is not None and self._closing and not work.stopped:
                 work.fail(PoolClosed(_CLOSED))
             if not work.stopped and strand is not None:
                 if not work.strands:

@@ -109,12 +109,14 @@ def undecodable(call: Call, error: BaseException) -> RemoteError:
 
 
 def _over_limit(call: Call, loss: Loss) -> MemoryLimitExceeded:
-    return MemoryLimitExceeded(
+    error = MemoryLimitExceeded(
         f"{_name(call)} took more memory than it may: {loss.ending}, and was killed; "
         "raise memory_limit, or give the job less at a time",
         job_id=call.id,
         function=call.function.name,
     )
+    error.__cause__ = _worker_lost(call, loss)
+    return error
 
 
 def _worker_lost(call: Call, loss: Loss) -> WorkerLost:

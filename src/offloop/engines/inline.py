@@ -11,6 +11,7 @@ loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextvars import Context
 from math import inf
@@ -130,9 +131,12 @@ class InlineEngine(ScheduledEngine):
             case RecallJobs():
                 raise AssertionError("unreachable: with credit 1, nothing waits here")
 
-    def _tell_progress(self, job: int, report: context.Report) -> float:
-        self._heard_progress(_HERE, job, report)
-        return 0.0
+    def _tell_progress(self, job: int, report: context.Report) -> None:
+        if asyncio._get_running_loop() is self.loop:
+            self._heard_progress(_HERE, job, report)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self.loop.call_soon_threadsafe(self._heard_progress, _HERE, job, report)
 
     def _start_over(self) -> None:
         """Do as if a worker had been killed and replaced: give up what it ran.

@@ -143,6 +143,15 @@ class Line:
         if not self.looks and channel.wants_reading():
             self.look_soon()
 
+    def ask_for_report(self) -> None:
+        """Have it told what the worker holds back of a job's progress, if it does.
+
+        It tells again by itself when the job reports again; this is for one that goes
+        on for long without a word.
+        """
+        if not self.gone and self.worker.page.holds_report():
+            self.worker.send_signal(messages.WAKE_SIGNAL)
+
     def look_soon(self) -> None:
         """Have it looked at in the next turn: once, however often this is called.
 

@@ -64,6 +64,9 @@ _USED_UP = {
 # A job that ends so may be running still.
 _LATE = (Ending.TIMEOUT, Ending.RUN_TIMEOUT)
 
+# Seconds after which a worker would have told the next report of its job by itself.
+_REPORT_TIME = 1.2 * messages.REPORT_PAUSE
+
 # Seconds that workers get to leave after STOP before they are killed.
 _LEAVE_TIME = 2.0
 
@@ -318,6 +321,7 @@ class LocalEngine(LendingEngine):
             self._carry_parts(line, *message[1:])
         elif kind == messages.PROGRESS:
             self._heard_progress(line.worker.number, message[1], message[2])
+            self.loop.call_later(_REPORT_TIME, line.ask_for_report)
         elif kind == messages.SPENT:
             self._supervisor.worker_done(line.worker, _USED_UP[message[1]])
         elif kind == messages.BROKEN:

@@ -37,9 +37,10 @@ _NOT_FIELDS = frozenset({"obj", "exceptions", "message", "__dict__", "__weakref_
 #: sets an attribute, even if the class has a __setattr__ that refuses
 _set = BaseException.__setattr__
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LEADING = ("worker", "running", "outflow", "wire", "engines")
 #: files whose frames lead from a worker to the user's function
 _OURS = (
-    *(os.path.join(_PACKAGE, name) for name in ("worker", "wire", "engines")),
+    *(os.path.join(_PACKAGE, name) for name in _LEADING),
     os.path.join(os.path.dirname(os.__file__), "asyncio"),
 )
 

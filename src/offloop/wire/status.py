@@ -17,6 +17,7 @@ has one writer, and a word of eight aligned bytes is written in one store.
     88    sandbox          parent    give up rights before the first job
     96    printed          worker    bytes that it has written to stdout and stderr
     104   parts held       worker    parts of a stream are held back for company
+    112   report held      worker    the job says how far it is, and was not told on
     4096  slots            worker    the last SLOTS answers, small ones
     ...   overflow         worker    the same slots, for larger ones (sparse)
     ...   output           worker    the last of those bytes, a ring
@@ -66,7 +67,7 @@ _SMALL_ROOM = _SMALL - _HEAD.size
 
 _RUNNING, _SINCE, _KEPT, _ATTENTION, _INTERRUPT, _HEARD = range(6)
 _JOBS, _MEMORY, _MAX_JOBS, _MAX_MEMORY, _LIMIT, _SANDBOX, _PRINTED = range(6, 13)
-_PARTS = 13
+_PARTS, _REPORT = 13, 14
 
 
 def create_file() -> int:
@@ -199,11 +200,19 @@ class StatusPage:
         """Note whether parts of a stream wait for company."""
         self._words[_PARTS] = held
 
+    def hold_report(self, held: bool) -> None:
+        """Note whether a report of the job's progress waits until it may be told."""
+        self._words[_REPORT] = held
+
     # Parent's end
 
     def holds_parts(self) -> bool:
         """Tell whether parts of a stream are there that were not sent."""
         return self._words[_PARTS] != 0
+
+    def holds_report(self) -> bool:
+        """Tell whether there is a report of the job's progress that was not told."""
+        return self._words[_REPORT] != 0
 
     def printed(self) -> str:
         """Return the last lines that the worker has written to stdout and stderr."""
