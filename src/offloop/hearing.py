@@ -36,6 +36,9 @@ _WHOLE = ('File "<string>", line 1 in <module>\n', "  ...\n")
 _OURS = '/offloop/worker.py", line '
 _JOB = " in _run_job"
 
+# Frames that lead from there to the job's own, of a coroutine those of its loop too.
+_LEADING = ("/offloop/running.py", "/offloop/outflow.py", "/offloop/wire/", "/asyncio/")
+
 
 class Hearing:
     """One worker, asked any number of times; who asks meanwhile gets the same answer.
@@ -130,6 +133,8 @@ def frames_of_job(said: str) -> str:
         if _OURS not in line:
             frames.append(line)
         elif line.endswith(_JOB):
+            while len(frames) > 1 and any(part in frames[-1] for part in _LEADING):
+                frames.pop()
             return "\n".join(frames)
     # Deeper than what is shown, or it was not in a job.
     return thread if thread.endswith("...") else ""

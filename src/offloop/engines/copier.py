@@ -186,7 +186,7 @@ class Copier:
             if not self._work:
                 return False
             work = self._work.popleft()
-            strand: Steps | None = work.strands.popleft()
+            strand = work.strands.popleft()
             work.running += 1
             if work.strands:
                 self._work.append(work)
@@ -201,16 +201,18 @@ class Copier:
                 os.sched_yield()
                 if self._work or self._closing:
                     break
+            left: Steps | None = strand
         except StopIteration as end:
             work.result = end.value
-            strand = None
+            left = None
         except BaseException as error:
             with self._changed:
                 work.fail(error)
-            strand = None
+            left = None
         # Nothing of a result or an error is held here any more: who gets it on the loop
         # may drop it, and what it holds is free, before this thread has its next turn.
-        self._lay_down(work, strand)
+        del strand
+        self._lay_down(work, left)
         return True
 
     def _lay_down(self, work: Work, strand: Steps | None) -> None:
