@@ -24,6 +24,7 @@ _COMMANDS = {
     "serve": "offloop.cluster.command",
     "systemd-unit": "offloop.cluster.units",
     "proxy-config": "offloop.cluster.proxy_command",
+    "top": "offloop.top.command",
     **dict.fromkeys(
         ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal"),
         "offloop.cluster.operate",

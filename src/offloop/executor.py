@@ -63,7 +63,7 @@ class Executor(concurrent.futures.Executor):
         env: variables for the workers, added to this process's.
         name: for messages, and of the thread.
         arena_limit, min_workers, idle_timeout, spare_workers, isolation, sandbox,
-            recycle, memory_limit, slow_job: as of `Pool`.
+            recycle, memory_limit, slow_job, control: as of `Pool`.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -99,6 +99,7 @@ class Executor(concurrent.futures.Executor):
         recycle: Recycle | None = None,
         memory_limit: Size | None = None,
         slow_job: Seconds | None = None,
+        control: bool = True,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _WORDS, "executor option")
@@ -127,6 +128,7 @@ class Executor(concurrent.futures.Executor):
             recycle=recycle,
             memory_limit=memory_limit,
             slow_job=slow_job,
+            control=control,
         )
         #: read by libraries (dask, joblib) that size their own work by it
         self._max_workers = pool._options.max_workers
@@ -252,6 +254,7 @@ _WORDS = (
     "recycle",
     "memory_limit",
     "slow_job",
+    "control",
 )
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 from offloop.engines.choice import load_engine
 from offloop.errors import PoolClosed, WrongLoop
 from offloop.loop_end import at_loop_end
+from offloop.operated import Operated
 from offloop.options import Seconds, seconds
 from offloop.telemetry import events
 from offloop.telemetry.events import Listeners
@@ -214,6 +215,9 @@ class Lifecycle:
         self._engine = engine
         self._state = _State.OPEN
         _started.add(self)
+        if self._options.control:
+            drain = partial(_drain, weakref.ref(self))
+            engine.operated = Operated(engine, self._options, self._listeners, drain)
         self._listeners.tell(events.PoolOpened, workers=self._options.max_workers)
         return engine
 
@@ -265,7 +269,11 @@ class Lifecycle:
     async def _end_engine(self) -> None:
         try:
             if self._engine is not None:
+                if self._engine.operated is not None:
+                    self._engine.operated.hang_up()
                 await self._engine.close()
+                if self._engine.operated is not None:
+                    await self._engine.operated.close()
                 _engines.discard(self._engine)
                 _keep_stats(self._options.name, self._engine.stats())
         finally:
@@ -337,11 +345,20 @@ async def _close_with_loop(whose: weakref.ref[Lifecycle], engine: Engine) -> Non
             await pool.close()
 
 
+async def _drain(whose: weakref.ref[Lifecycle]) -> None:
+    """Drain a pool, unless nobody has it any more: then nothing new can come."""
+    pool = whose()
+    if pool is not None:
+        await pool.drain()
+
+
 def _abandon_those_of_closed_loops() -> None:
     """End engines whose loop was closed without a word: it cannot be waited for."""
     for engine in list(_engines):
         if engine.loop.is_closed():
             _engines.discard(engine)
+            if engine.operated is not None:
+                engine.operated.hang_up()
             engine.abandon()
 
 

@@ -240,6 +240,7 @@ class PoolOptions:
     isolation: Literal["process"] | None = None
     sandbox: bool = False
     slow_job: float | None = None
+    control: bool = True
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:

@@ -92,6 +92,8 @@ class Pool(Lifecycle, PoolView):
             job that asks for more ends with MemoryLimitExceeded. None: any number.
         slow_job: seconds; a job that runs for longer is told of when it ends, by a
             warning and the event `JobSlow`. None: none is.
+        control: this user may watch and operate the pool from outside, by `offloop top`
+            and others, through a socket that nobody else can reach.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -129,6 +131,7 @@ class Pool(Lifecycle, PoolView):
         isolation: Literal["process"] | None = None,
         sandbox: bool = False,
         slow_job: Seconds | None = None,
+        control: bool = True,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
@@ -162,6 +165,7 @@ class Pool(Lifecycle, PoolView):
             recycle=recycle,
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             slow_job=slow_job,  # type: ignore[arg-type]  # made a float there
+            control=control,
             job=job,
             **sized,
         )
@@ -346,6 +350,7 @@ _POOL_WORDS = (
     "isolation",
     "sandbox",
     "slow_job",
+    "control",
 )
 
 

@@ -145,6 +145,11 @@ class Supervisor:
         self.exits: Counter[ExitReason] = Counter()
 
     @property
+    def folder(self) -> str:
+        """Directory of the sockets; its forkserver removes it if this process dies."""
+        return self._folder
+
+    @property
     def workers(self) -> Iterable[WorkerHandle]:
         """The workers that are starting or running."""
         return self._workers.values()

@@ -16,6 +16,7 @@ import serving
 from offloop.cluster import operate
 from offloop.cluster.locks import PidFile
 from offloop.errors import StartError
+from offloop.top.command import top
 
 pytestmark = pytest.mark.slow
 
@@ -200,6 +201,14 @@ def test_it_is_scaled_drained_asked_and_stopped(running, tmp_path):
         dumped = run(operate.dump)
         assert "uvicorn/server.py" in dumped
         assert "worker 1 (pid" in dumped
+        assert one.get("/worker").startswith("1")
+        watched = _until_watched(one.pid)
+        assert [server["slot"] for server in watched["serve"]["servers"]] == [0, 1]
+        assert watched["pool"]["stats"]["completed"] == 1
+        assert {client["pending"] for client in watched["pool"]["clients"]} == {0}
+        picture = run(top, str(one.pid), "--once")
+        assert "SERVERS 2 of 2" in picture
+        assert "WORKERS 1 of 1" in picture
         (first, *_) = _status()["servers"]
         sent = run(operate.signal, "TERM", "--slot", "0")
         assert sent == f"sent to {first['pid']}\n"
@@ -213,6 +222,14 @@ def test_it_is_scaled_drained_asked_and_stopped(running, tmp_path):
         run(operate.stop)
         assert one.wait() == 0
     assert not pidfile.exists()
+
+
+def _until_watched(pid):
+    """Return what `offloop top` sees; the pool listens a moment after its start."""
+    while True:
+        seen = json.loads(run(top, str(pid), "--once", "--json"))
+        if seen["pool"] is not None:
+            return seen
 
 
 def test_the_socket_takes_requests_that_are_none_calmly(running, own_runtime):

@@ -13,6 +13,7 @@ from offloop import messages, runtime
 from offloop.cluster.coordinator import Coordinator
 from offloop.cluster.door import Door
 from offloop.errors import OffloopError, StartError, UsageError
+from offloop.operated import Operated
 from offloop.options import PoolOptions, Recycle
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ async def open_coordinator(
     Raises:
         StartError: there is one already, or no worker can start.
     """
-    coordinator = Coordinator(settings.options())
+    options = settings.options()
+    coordinator = Coordinator(options)
+    operated = Operated(
+        coordinator, options, coordinator.listeners, None, coordinator.about
+    )
     try:
         coordinator.begin()
         await coordinator.started()
@@ -92,7 +97,9 @@ async def open_coordinator(
             coordinator.cancel_all()
             door.close()
     finally:
+        operated.hang_up()
         await coordinator.close()
+        await operated.close()
         runtime.leave_home(home)
 
 

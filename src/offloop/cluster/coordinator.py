@@ -73,7 +73,8 @@ class Coordinator(LocalEngine):
     """
 
     def __init__(self, options: PoolOptions) -> None:
-        super().__init__(options, Listeners(options.name))
+        self.listeners = Listeners(options.name)
+        super().__init__(options, self.listeners)
         self._registry = Registry()
         self._functions: Any = self._registry
         #: clients that are connected, by number
@@ -90,6 +91,14 @@ class Coordinator(LocalEngine):
         for task in self._dumps:
             task.cancel()
         await super().close()
+
+    def about(self) -> dict[str, Any]:
+        """Tell operators what only a shared pool has: its name, and its clients."""
+        clients = [
+            {"pid": one.pid, "name": one.name, "pending": len(one.pending)}
+            for one in self.clients.values()
+        ]
+        return {"clients": clients}
 
     # Clients
 

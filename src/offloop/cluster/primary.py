@@ -137,7 +137,7 @@ class Primary:
     async def run(self) -> int:
         """Serve until somebody ends it; returns the exit code."""
         self._listen_to_signals()
-        await self._control.open()
+        self._control.open()
         self._look_at_use()
         watching, folder = None, self.settings.app_dir
         known = times_of_change(folder) if self.settings.watch else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -411,8 +412,12 @@ class Engine(abc.ABC):
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        #: in monotonic seconds
+        self.made_at = time.monotonic()
         #: lives as long as the engine does
         self.keeper: object = None
+        #: what operates it from outside, if anything does; hangs up before it ends
+        self.operated: Any = None
 
     @abc.abstractmethod
     def begin(self) -> None:
@@ -578,6 +583,24 @@ class Engine(abc.ABC):
     def workers(self) -> list[WorkerInfo]:
         """Return what each worker of this engine's own is doing; it has none here."""
         return []
+
+    @property
+    def home(self) -> str:
+        """Directory of its sockets, which goes even if the program is killed, or ""."""
+        return ""
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there should be now."""
+        return 0
+
+    def kill_worker(self, number: int) -> int | None:
+        """Kill a worker, as if somebody else had; returns its process id.
+
+        Raises:
+            ValueError: there is none of that number.
+        """
+        raise ValueError(f"there is no worker {number}")
 
     @abc.abstractmethod
     def story(self, job: Job[Any]) -> str:

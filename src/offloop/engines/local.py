@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import marshal
+import signal
 import time
 from dataclasses import replace
 from functools import partial
@@ -179,6 +180,21 @@ class LocalEngine(LendingEngine):
 
     async def dump(self) -> list[WorkerDump]:
         return await dumps.take(self._supervisor.ready_workers, self._scheduler)
+
+    @property
+    def home(self) -> str:
+        return self._supervisor.folder
+
+    @property
+    def wanted(self) -> int:
+        return self._sizing.target
+
+    def kill_worker(self, number: int) -> int | None:
+        line = self._lines.get(number)
+        if line is None:
+            return super().kill_worker(number)
+        line.worker.send_signal(signal.SIGKILL)
+        return line.worker.pid
 
     # What the supervisor tells
 
