@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import statistics
@@ -111,6 +112,7 @@ def children():
 
 
 def main():
+    logging.getLogger("offloop").setLevel(logging.ERROR)  # it tells of each kill
     times = asyncio.run(end_loops())
     median = statistics.median(times)
     print(f"{len(times)} calls that never end, each given {TIMEOUT * 1e3:.0f} ms")

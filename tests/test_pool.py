@@ -426,6 +426,8 @@ async def test_job_options_are_checked():
         pool.options(on_full="explode")
     with pytest.raises(TypeError, match="retry_on"):
         pool.options(retry_on=(3,))
+    with pytest.raises(TypeError, match="key takes what can be hashed"):
+        pool.options(key=[])
     assert pool.options(timeout=5).options(priority=2)._job_options.timeout == 5
 
 

@@ -146,7 +146,10 @@ class JobOptions:
             if value is not None:
                 object.__setattr__(self, name, seconds(name, value))
         whole("priority", self.priority, least=None)
-        hash(self.key)  # a TypeError here and not when it is submitted
+        try:
+            hash(self.key)
+        except TypeError:  # here, and not when it is submitted
+            raise TypeError(f"key takes what can be hashed, not {self.key!r}") from None
         if self.max_concurrency is not None:
             whole("max_concurrency", self.max_concurrency, least=1)
         whole("retries", self.retries, least=0)

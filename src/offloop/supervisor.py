@@ -253,11 +253,12 @@ class Supervisor:
 
     def _kill_heard(self, worker: WorkerHandle, said: str) -> None:
         if worker.exit is None:
-            where = said.rstrip() or "it does not say where"
+            said = said.rstrip()
+            where = f"it was here:\n{said}" if said else "it did not say where it was"
             # Who ends a program, by Ctrl-C perhaps, knows that jobs end with it.
             _log.log(
                 logging.INFO if self.closing else logging.WARNING,
-                "worker %d (pid %s) is killed: %s; it was here:\n%s",
+                "worker %d (pid %s) is killed: %s; %s",
                 worker.number,
                 worker.pid,
                 worker.ending,

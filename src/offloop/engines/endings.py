@@ -234,8 +234,8 @@ def _describe(error: JobTimeout, scene: Scene) -> None:
         error.add_note(f"{place} was here, the latest call first:\n{scene.where}")
     else:
         error.add_note(
-            f"{place} did not say where it was: somebody has stopped it, or the "
-            "machine is very busy"
+            f"{place} did not say where it was: somebody has stopped it, it blocks all "
+            "signals, or the machine is very busy"
         )
     if scene.output:
         error.add_note(f"it has printed last:\n{scene.output.rstrip()}")
