@@ -426,3 +426,31 @@ async def loop_in_coroutine(reached):
     reach(reached)
     while True:
         pass
+
+
+def log_all(text):
+    """Log in all ways that there are; returns how many records that were."""
+    import logging
+    import threading
+
+    log = logging.getLogger("user.module")
+    log.debug("not to be seen: %s", text)
+    log.info("said %s", text, extra={"tenant": "seven", "rest": {"a": 1}})
+    try:
+        raise_value_error()
+    except ValueError:
+        log.exception("it failed")
+    thread = threading.Thread(target=log.error, args=("from a thread",), name="aside")
+    thread.start()
+    thread.join()
+    log.warning("last")
+    return 4
+
+
+def log_many(count):
+    """Log more than anybody can read."""
+    import logging
+
+    log = logging.getLogger("user.flood")
+    for number in range(count):
+        log.warning("number %d", number)

@@ -63,7 +63,8 @@ class Executor(concurrent.futures.Executor):
         env: variables for the workers, added to this process's.
         name: for messages, and of the thread.
         arena_limit, min_workers, idle_timeout, spare_workers, isolation, sandbox,
-            recycle, memory_limit, slow_job, control: as of `Pool`.
+            recycle, memory_limit, slow_job, control, forward_logs, capture_output:
+            as of `Pool`.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -100,6 +101,8 @@ class Executor(concurrent.futures.Executor):
         memory_limit: Size | None = None,
         slow_job: Seconds | None = None,
         control: bool = True,
+        forward_logs: bool = True,
+        capture_output: bool = False,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _WORDS, "executor option")
@@ -129,6 +132,8 @@ class Executor(concurrent.futures.Executor):
             memory_limit=memory_limit,
             slow_job=slow_job,
             control=control,
+            forward_logs=forward_logs,
+            capture_output=capture_output,
         )
         #: read by libraries (dask, joblib) that size their own work by it
         self._max_workers = pool._options.max_workers
@@ -255,6 +260,8 @@ _WORDS = (
     "memory_limit",
     "slow_job",
     "control",
+    "forward_logs",
+    "capture_output",
 )
 
 

@@ -7,6 +7,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
     JOBS     calls (+ news)                   READY     pid
     RECALL   job numbers                      RESULTS   results
     MORE     job, parts, bytes                PARTS     job, payloads, bytes (+ places)
+    LOGS     levels, whether lines too        SAID      rows, dropped
     STOP                                      ANSWERS   answers, imported modules,
                                                         tokens
                                               RETURNED  job numbers (after a RECALL)
@@ -37,6 +38,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
                                               MEMORY    worker, size (+ file)
                                               GONE      workers
                                               DUMPED    number, dumps
+                                              SAID      worker, rows, dropped
 
     primary → child                          child → primary
     BEGIN    role, settings, files (+ files)  READY
@@ -92,6 +94,7 @@ JOBS = 1
 RECALL = 2
 STOP = 3
 MORE = 4
+LOGS = 5
 
 # worker → parent
 READY = 11
@@ -103,6 +106,7 @@ SPENT = 16
 PROGRESS = 17
 PARTS = 18
 DECLINED = 19
+SAID = 20
 
 # client → coordinator, and back (beside RESULTS, RETURNED and PROGRESS)
 HELLO = 41

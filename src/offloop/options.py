@@ -244,6 +244,8 @@ class PoolOptions:
     sandbox: bool = False
     slow_job: float | None = None
     control: bool = True
+    forward_logs: bool = True
+    capture_output: bool = False
     job: JobOptions = field(default_factory=JobOptions)
 
     def __post_init__(self) -> None:

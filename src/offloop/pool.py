@@ -94,6 +94,10 @@ class Pool(Lifecycle, PoolView):
             warning and the event `JobSlow`. None: none is.
         control: this user may watch and operate the pool from outside, by `offloop top`
             and others, through a socket that nobody else can reach.
+        forward_logs: what jobs log is handled by the logging of this program, with the
+            job's number, function and worker; False: by that of the workers.
+        capture_output: lines that jobs print become log records, of `offloop.stdout`
+            (INFO) and `offloop.stderr` (WARNING), and are not printed.
 
     Raises:
         TypeError: for a word that is not an option, or a value of the wrong type.
@@ -132,6 +136,8 @@ class Pool(Lifecycle, PoolView):
         sandbox: bool = False,
         slow_job: Seconds | None = None,
         control: bool = True,
+        forward_logs: bool = True,
+        capture_output: bool = False,
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown, _POOL_WORDS, "pool option")
@@ -166,6 +172,8 @@ class Pool(Lifecycle, PoolView):
             memory_limit=memory_limit,  # type: ignore[arg-type]  # made an int there
             slow_job=slow_job,  # type: ignore[arg-type]  # made a float there
             control=control,
+            forward_logs=forward_logs,
+            capture_output=capture_output,
             job=job,
             **sized,
         )
@@ -351,6 +359,8 @@ _POOL_WORDS = (
     "sandbox",
     "slow_job",
     "control",
+    "forward_logs",
+    "capture_output",
 )
 
 

@@ -36,11 +36,12 @@ from offloop import context, heap, messages, meter, newborn
 from offloop.errors import JobInterrupted
 from offloop.meter import MemoryLimit, Meter
 from offloop.outflow import Outflow
-from offloop.printed import keep_printed
+from offloop.printed import keep_printed, send_printed
 from offloop.running import run_coroutine, run_fully
 from offloop.wire import chunks, codec, failures
 from offloop.wire.channel import Channel, make_context
 from offloop.wire.functions import FunctionCache
+from offloop.wire.records import Records
 from offloop.wire.status import StatusPage
 from offloop.workspace import Workspace
 
@@ -141,6 +142,8 @@ class Worker:
         self._before_first: Callable[[], None] | None = None
         #: it has used up what it may use: nothing begins any more
         self._spent = False
+        #: takes what jobs log and print; None if that goes its own way
+        self._records: Records | None = None
         #: the last message came soon, with one job: the next one is worth looking for
         self._brisk = False
 
@@ -220,8 +223,31 @@ class Worker:
         elif kind == messages.MORE:
             if self._flow is not None and self._flow.job == message[1]:
                 self._flow.more(*message[2:])
+        elif kind == messages.LOGS:
+            self._send_logs(*message[1:])
         elif kind == messages.STOP:
             self._stopping = True
+
+    def _send_logs(self, levels: dict[str, int] | None, lines: bool) -> None:
+        """Send what jobs log from now on, and what they print if that is wanted."""
+        self._records = Records(
+            lambda rows, dropped: self._channel.send((messages.SAID, rows, dropped)),
+            self._running_job,
+            self._note_unsent,
+            self._page.note_printed,
+        )
+        if levels is not None:
+            self._records.listen(levels)
+        if lines:
+            send_printed(self._records.take_printed)
+
+    def _running_job(self) -> tuple[int, str]:
+        if not self._in_job:
+            return 0, ""
+        return self._in_job, self._resolved[self._call[1]][1]
+
+    def _note_unsent(self) -> None:
+        self._results_only = False  # then the next flush looks what there is
 
     def _see(self, places: list[Any]) -> list[memoryview] | OSError:
         """Return large arguments, or why they cannot be seen: their owner has gone."""
@@ -293,6 +319,9 @@ class Worker:
                 self._channel.send((messages.RESULTS, self._answers))
                 self._answers = []
             return
+        if self._records is not None:
+            self._records.end_lines()
+            self._records.flush()
         message = (messages.ANSWERS, self._answers, self._imported, released)
         self._channel.send(message, self._buffers)
         self._answers = []

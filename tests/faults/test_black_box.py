@@ -139,9 +139,10 @@ async def test_a_process_that_dies_leaves_what_it_has_printed():
         assert error.__cause__.output == said
 
 
-async def test_what_was_printed_goes_where_it_always_went(capfd):
+async def test_what_was_printed_goes_where_it_always_went(capfd, caplog):
     async with Pool(1) as pool:
         await pool.run(jobs.print_then, "seen", jobs.nothing)
         out, err = capfd.readouterr()
     assert out == "seen to stdout\n"
-    assert err == "seen to stderr\nseen by logging\n"
+    assert err == "seen to stderr\n"
+    assert caplog.messages == ["seen by logging"], "what was logged is this program's"

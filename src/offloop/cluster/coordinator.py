@@ -415,7 +415,29 @@ class Coordinator(LocalEngine):
         self._accounts.ended(call, ending)
         self._jobs_ended(1)
 
+    def _heard_said(
+        self, worker: int, rows: list[tuple[Any, ...]], dropped: int
+    ) -> None:
+        """Pass on what jobs have logged to those whose jobs they are."""
+        theirs: dict[Client, list[tuple[Any, ...]]] = {}
+        own = []
+        for row in rows:
+            call: Any = self._scheduler.held(worker, row[-2])
+            if call is None:
+                own.append(row)
+            else:
+                client, job = call.handle
+                theirs.setdefault(client, []).append((*row[:-2], job, row[-1]))
+        for client, said in theirs.items():
+            client.send((messages.SAID, worker, said, dropped))
+            dropped = 0  # told once
+        if own or dropped:
+            super()._heard_said(worker, own, dropped)
+
     # Workers
+
+    def _log_levels(self) -> dict[str, int]:
+        return {"": logging.INFO}  # clients have their own
 
     def _make_exchange(self, worker: WorkerHandle) -> Exchange:
         size = self._memory.results_size

@@ -17,11 +17,13 @@ from __future__ import annotations
 import abc
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from offloop import arrays
 from offloop.core.job import Ending
 from offloop.engines.base import Ref
+from offloop.engines.logbook import Logbook
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.transfers import Transfers
 
@@ -74,6 +76,8 @@ class LendingEngine(ScheduledEngine):
             self._accounts,
             first_put=first_put,
         )
+        #: handles what jobs log, in this process
+        self._logbook = Logbook(options.name)
         #: when unused memory is given back and told of; None while there is none
         self._house_timer: asyncio.TimerHandle | None = None
 
@@ -154,6 +158,12 @@ class LendingEngine(ScheduledEngine):
 
     def _elsewhere(self) -> int:
         return len(self._transfers.loading)
+
+    def _heard_said(
+        self, worker: int, rows: list[tuple[Any, ...]], dropped: int
+    ) -> None:
+        """Take what the jobs of a worker of this engine have logged."""
+        self._logbook.take(worker, rows, dropped, partial(self._scheduler.held, worker))
 
     # Memory
 

@@ -29,7 +29,7 @@ from offloop.core.commands import (
 )
 from offloop.core.exits import ExitReason
 from offloop.core.job import Ending, JobState
-from offloop.engines import dumps, endings
+from offloop.engines import dumps, endings, logbook
 from offloop.engines.call import check_sandbox, encode_setup
 from offloop.engines.late import LateJobs
 from offloop.engines.lending import LendingEngine
@@ -131,6 +131,7 @@ class LocalEngine(LendingEngine):
         self._disarm()
         await self._close_memory()
         await self._supervisor.close()
+        await self._logbook.close()
 
     def kill(self) -> None:
         super().kill()
@@ -143,6 +144,7 @@ class LocalEngine(LendingEngine):
     def abandon(self) -> None:
         self._supervisor.abandon()
         self._memory.close()
+        self._logbook.abandon()
 
     async def resize(self, max_workers: int) -> None:
         self._sizing.bound(max_workers)
@@ -208,8 +210,15 @@ class LocalEngine(LendingEngine):
 
     def worker_employ(self, worker: WorkerHandle) -> None:
         number, now = worker.number, time.monotonic()
+        options = self._options
+        if options.forward_logs or options.capture_output:
+            levels = self._log_levels() if options.forward_logs else None
+            self._lines[number].send((messages.LOGS, levels, options.capture_output))
         self._perform(self._scheduler.worker_ready(number, now))
         self._sizing.worker_ready()
+
+    def _log_levels(self) -> dict[str, int]:
+        return logbook.levels()
 
     def worker_retire(self, worker: WorkerHandle) -> None:
         number = worker.number
@@ -338,6 +347,8 @@ class LocalEngine(LendingEngine):
         elif kind == messages.PROGRESS:
             self._heard_progress(line.worker.number, message[1], message[2])
             self.loop.call_later(_REPORT_TIME, line.ask_for_report)
+        elif kind == messages.SAID:
+            self._heard_said(line.worker.number, message[1], message[2])
         elif kind == messages.SPENT:
             self._supervisor.worker_done(line.worker, _USED_UP[message[1]])
         elif kind == messages.BROKEN:

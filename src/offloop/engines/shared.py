@@ -16,6 +16,7 @@ import asyncio
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -139,11 +140,13 @@ class SharedEngine(LendingEngine):
         self._uplink.close()
         self._drop_results()
         await self._close_memory()
+        await self._logbook.close()
 
     def abandon(self) -> None:
         self._uplink.abandon()
         self._drop_results()
         self._memory.close()
+        self._logbook.abandon()
 
     async def resize(self, max_workers: int) -> None:
         raise UsageError(
@@ -211,6 +214,8 @@ class SharedEngine(LendingEngine):
             self._tell_waiters()
         elif kind == messages.GONE:
             self._forget_workers(message[1])
+        elif kind == messages.SAID:
+            self._heard_said(*message[1:])
         elif kind == messages.DUMPED:
             self._heard_dump(message[1], message[2])
 
@@ -308,6 +313,13 @@ class SharedEngine(LendingEngine):
         answer = self._asked.get(number)
         if answer is not None and not answer.done():
             answer.set_result([WorkerDump(*row) for row in rows])
+
+    def _heard_said(
+        self, worker: int, rows: list[tuple[Any, ...]], dropped: int
+    ) -> None:
+        if self._options.forward_logs:
+            find = partial(self._scheduler.held, PEER)
+            self._logbook.take(worker, rows, dropped, find)
 
     def _settle(self, call: Call, ending: Ending, detail: Any) -> None:
         if ending is Ending.LOST and isinstance(detail, str):
