@@ -10,6 +10,7 @@ import ctypes
 import os
 import pickle
 import sys
+from dataclasses import dataclass
 
 
 def crash(*args):
@@ -113,6 +114,17 @@ def clear_environment():
 
     os.environ.clear()
     return "cleared"
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Refuses every attribute that is set the usual way."""
+
+    code: int
+
+
+def raise_frozen_error(code=7):
+    raise FrozenError(code)
 
 
 def ignore_signals(reached):

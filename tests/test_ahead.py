@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import jobs
+import jobs_odd
 from jobs_many import die_at, lock_at, unlucky
 from offloop import Pool
 from offloop.errors import NotOffloadable, WorkerLost
@@ -245,6 +246,14 @@ async def test_results_before_an_error_are_not_lost(chunksize):
         assert caught.value.item_index == 13
         assert "in `map`, at the item with index 13" in caught.value.__notes__
         assert "is unlucky" in str(caught.value.__cause__)
+
+
+async def test_an_error_that_refuses_attributes_names_its_item_too():
+    async with Pool(1) as pool:
+        with pytest.raises(jobs_odd.FrozenError) as caught:
+            await pool.map(jobs_odd.raise_frozen_error, [8])
+        assert (caught.value.code, caught.value.item_index) == (8, 0)
+        assert caught.value.__notes__ == ["in `map`, at the item with index 0"]
 
 
 @pytest.mark.parametrize("chunksize", ["auto", 1, 5, 1000])

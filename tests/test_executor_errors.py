@@ -46,6 +46,14 @@ def test_an_exception_with_an_odd_constructor(executor):
     assert caught.value.code == 7
 
 
+def test_an_exception_that_refuses_attributes(executor):
+    error = executor.submit(jobs_odd.raise_frozen_error).exception(60)
+    assert error == jobs_odd.FrozenError(7)
+    assert "raise_frozen_error" in str(error.__cause__)
+    with pytest.raises(jobs_odd.FrozenError):
+        list(executor.map(jobs_odd.raise_frozen_error, [8]))
+
+
 @pytest.mark.parametrize(
     "error",
     [

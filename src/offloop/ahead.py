@@ -376,5 +376,8 @@ class _Flight:
 def _name_item(error: BaseException, index: int) -> None:
     """Tell of which item an error is, in its traceback and as an attribute."""
     if getattr(error, "item_index", None) is None:
-        error.add_note(f"in `map`, at the item with index {index}")
-        error.item_index = index  # type: ignore[attr-defined]  # ours, see Pool.map
+        # Around a __setattr__ of its class, which may refuse (a frozen dataclass).
+        note = f"in `map`, at the item with index {index}"
+        notes = [*getattr(error, "__notes__", ()), note]
+        BaseException.__setattr__(error, "__notes__", notes)
+        BaseException.__setattr__(error, "item_index", index)

@@ -60,7 +60,8 @@ def as_standard(error: BaseException) -> BaseException:
     cause = error.__cause__
     if isinstance(cause, RemoteTraceback):
         shown: Any = f'\n"""\n{cause.text}"""'  # what it takes, whatever its stub says
-        error.__cause__ = _RemoteTraceback(shown)
+        # Around a __setattr__ of its class, which may refuse (a frozen dataclass).
+        BaseException.__setattr__(error, "__cause__", _RemoteTraceback(shown))
     face = _FACES.get(type(error))
     return error if face is None else with_face(error, face)
 

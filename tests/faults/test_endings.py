@@ -69,6 +69,8 @@ async def test_raises_with_an_odd_constructor():
     error = await ending(jobs_odd.raise_odd_error)
     assert type(error) is jobs_odd.ErrorWithOddConstructor
     assert error.code == 7
+    error = await ending(jobs_odd.raise_frozen_error)
+    assert error == jobs_odd.FrozenError(7)
 
 
 async def test_raises_what_cannot_be_rebuilt():
