@@ -17,6 +17,11 @@ PAGES = sorted(
     for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md")
     for page in ROOT.glob(glob)
 )
+ALL_TESTS = {
+    found
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for found in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.M)
+}
 WITH_CODE = [page for page in PAGES if list(run_page.blocks(page.read_text()))]
 
 
@@ -39,6 +44,24 @@ def test_the_links_of_the_page_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
     local = [link for link in links if not re.match(r"\w+:", link)]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_tests_that_the_page_names_exist(page):
+    assert set(re.findall(r"`(test_\w+)`", page.read_text())) <= ALL_TESTS
+
+
+def test_each_fault_has_its_tests():
+    """The first table of the page about them."""
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    table = page.partition("\n## What each fault leads to\n")[2].partition("\n\nWhat")[
+        0
+    ]
+    heads, _, *rows = re.findall(r"^\|.*\|$", table, re.MULTILINE)
+    assert heads == "| Fault | Outcome | Test |"
+    assert len(rows) > 30
+    untested = [row for row in rows if not re.search(r"\| (`test_\w+`,? ?)+ ?\|$", row)]
+    assert untested == []
 
 
 def test_the_readme_is_short():

@@ -71,6 +71,10 @@ class Forkservers:
             self._present = self._make()
         return self._present
 
+    def path_of(self, worker: int) -> str:
+        """Return where the socket of a worker is that is about to be made."""
+        return f"{self._folder}/{worker}"
+
     def learn(self, module: str) -> None:
         """Let later workers find a module imported that a worker saw to be harmless."""
         if module not in self._learnt:

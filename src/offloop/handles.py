@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from offloop import leftovers, messages
+from offloop import folders, leftovers, messages
 from offloop.hearing import Hearing
 from offloop.wire.lifeline import Lifeline
 from offloop.wire.status import StatusPage
@@ -244,7 +244,7 @@ class ForkserverHandle:
         self._loop.add_reader(self._fd, self._readable)
         self._keeper = threading.Thread(
             target=self._keep,
-            args=(command, dict(environment), theirs),
+            args=(command, dict(environment), theirs, folder),
             name="offloop-forkserver",
             daemon=True,
         )
@@ -290,7 +290,11 @@ class ForkserverHandle:
         self._keeper.join()  # its last statement was to wake us
 
     def _keep(
-        self, command: list[str], environment: dict[str, str], line: socket.socket
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        line: socket.socket,
+        folder: str,
     ) -> None:
         """Run the process from its first moment to its last, in a thread of its own.
 
@@ -309,6 +313,7 @@ class ForkserverHandle:
             self.failure = f"the forkserver cannot be started: {error}"
         finally:
             line.close()
+        folders.remove_abandoned(folder)
         if self._process is not None and self._process.wait() != 0:
             # Somebody has killed it: it could not end what its workers have left.
             leftovers.end_branded(self._brand)

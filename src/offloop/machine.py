@@ -7,17 +7,11 @@ own control group (version 1 or 2) are asked as well.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import tempfile
 from pathlib import Path
 
-from offloop.errors import StartError
 from offloop.groups import MEMBERSHIP, ROOT, own_groups
-
-# A Unix socket's path may have 107 bytes; a worker's name needs the rest.
-_LONGEST_FOLDER = 80
 
 _CGROUPS = Path(ROOT)
 _MEMBERSHIP = Path(MEMBERSHIP)
@@ -218,16 +212,3 @@ def _quota_v1(folder: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None
-
-
-def private_folder() -> str:
-    """Make a directory for sockets that only this user can enter."""
-    base = os.environ.get("OFFLOOP_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
-    for folder in (base, tempfile.gettempdir(), "/tmp"):
-        if folder and len(os.fsencode(folder)) <= _LONGEST_FOLDER:
-            with contextlib.suppress(OSError):
-                return tempfile.mkdtemp(prefix="offloop-", dir=folder)
-    raise StartError(
-        "no directory can be made for the pool's sockets: set OFFLOOP_RUNTIME_DIR to "
-        f"one that is writable and whose path has at most {_LONGEST_FOLDER} bytes"
-    )

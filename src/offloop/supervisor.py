@@ -40,6 +40,7 @@ from offloop.core.commands import (
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.supervision import Supervision
 from offloop.errors import StartError
+from offloop.folders import Folder
 from offloop.forkservers import Forkservers
 from offloop.handles import WorkerExit, WorkerHandle
 from offloop.memory_watch import MemoryWatch
@@ -120,7 +121,8 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         #: processes that are starting or running, by number
         self._workers: dict[int, WorkerHandle] = {}
-        self._folder = ""
+        #: of the sockets; None before the start
+        self._folder: Folder | None = None
         self._forkservers = Forkservers(options, setup, self._workers, self._hear)
         self._closing = False
         #: the last thing that kept a worker or forkserver from starting
@@ -147,7 +149,7 @@ class Supervisor:
     @property
     def folder(self) -> str:
         """Directory of the sockets; its forkserver removes it if this process dies."""
-        return self._folder
+        return "" if self._folder is None else self._folder.path
 
     @property
     def workers(self) -> Iterable[WorkerHandle]:
@@ -171,8 +173,8 @@ class Supervisor:
 
     def start(self, workers: int) -> None:
         """Begin to start so many workers; even for none there will be a forkserver."""
-        self._folder = machine.private_folder()
-        self._forkservers.begin(self._folder)
+        self._folder = Folder()
+        self._forkservers.begin(self._folder.path)
         self.scale(workers)
         self._memory_watch.start()
 
@@ -368,8 +370,8 @@ class Supervisor:
 
     def _leave(self) -> None:
         self._context.destroy(linger=0)
-        with contextlib.suppress(OSError):  # somebody may have tidied up
-            os.rmdir(self._folder)
+        if self._folder is not None:
+            self._folder.remove()
 
     # Performing what the machine asks for
 
@@ -451,7 +453,7 @@ class Supervisor:
         """
         self.started += 1
         number = order.child
-        path = f"{self._folder}/{number}"
+        path = self._forkservers.path_of(number)
         slot = self._supervision.slot_of(number)
         with contextlib.ExitStack() as undo:
             channel = Channel(self._context)

@@ -369,6 +369,55 @@ def test_by_default_twice_as_many_deaths_as_slots_are_mended():
     assert machine.stats.deaths == 21
 
 
+def test_slots_that_die_in_turns_cannot_hide():
+    """No slot has died more than three times, and has always waited between."""
+    machine = Machine(2, max_restarts=5, period=30.0)
+    children = [1, 2]
+    for death in range(6):
+        slot = death % 2
+        commands = machine.crash(children[slot])
+        if death < 5:
+            children[slot] = machine.start(commands or machine.wait_due())
+            machine.child_ready(children[slot])
+    assert machine.gave_up(commands)
+    assert machine.stats.started == 2 + 5
+
+
+@pytest.mark.parametrize("life", [0.0, 0.05, 0.6, 1.2, 3.0])
+@pytest.mark.parametrize("slots", [1, 8])
+def test_a_crash_loop_starts_no_more_than_its_budget(life, slots):
+    """All slots die as soon as they can; each minute a pool that failed tries again."""
+    machine = Machine(slots)
+    dies_at = dict.fromkeys(range(1, slots + 1), machine.now + life)
+    began = machine.now
+    while machine.now < began + 600.0:
+        due = machine.supervision.next_due()
+        machine.now = min([*dies_at.values(), *([] if due is None else [due])])
+        commands = machine.time_passed()
+        for child in [one for one, when in dies_at.items() if when <= machine.now]:
+            del dies_at[child]
+            commands += machine.crash(child)
+        for command in commands:
+            if isinstance(command, StartChild):
+                machine.child_ready(command.child)
+                dies_at[command.child] = machine.now + life
+    budget = max(5, 2 * slots)
+    stats = machine.stats
+    assert stats.started <= slots + 11 * (budget + slots)
+    assert stats.started > slots
+
+
+def test_lives_that_prove_health_are_mended_for_ever_and_at_a_slow_pace():
+    """A life of 11 s: at most three deaths within the period, below any budget."""
+    machine = Machine(1)
+    child = 1
+    for _ in range(50):
+        machine.now += 11.0
+        child = machine.start(machine.crash(child))
+        machine.child_ready(child)
+    assert machine.stats.state is SupervisionState.RUNNING
+
+
 def test_deaths_that_are_far_apart_are_mended_for_ever():
     machine = Machine(1, period=30.0)
     child = 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from offloop.core.children import SupervisionState
+from offloop.core.commands import StartChild
 from offloop.core.exits import Exit, ExitReason
 from offloop.core.spares import NO_SLOT
 from offloop.core.supervision import Supervision
@@ -73,6 +74,9 @@ class SupervisionModel(RuleBasedStateMachine):
         #: times of unasked deaths
         self.deaths: list[float] = []
         self.gave_up = False
+        #: when it last gave up, and how many it has tried since
+        self.failed_at = -inf
+        self.tries = 0
         #: who was employed by the fact that is being told
         self.takes_over: Process | None = None
 
@@ -86,7 +90,10 @@ class SupervisionModel(RuleBasedStateMachine):
             if name == "scale_asked"
             else [*args, self.now]
         )
+        failed = self.supervision.state is SupervisionState.FAILED
         for command in getattr(self.supervision, name)(*args):
+            if failed and self.supervision.state is SupervisionState.FAILED:
+                self.judge_try(command)
             getattr(self, f"judge_{type(command).__name__}")(command)
         for process in self.processes.values():  # slots may have changed places
             child = self.supervision._children[process.number]
@@ -107,6 +114,14 @@ class SupervisionModel(RuleBasedStateMachine):
         assert 90 <= command.max_jobs <= 100
         self.last = command.child
         self.processes[self.last] = Process(self.last, command.slot, self.now)
+
+    def judge_try(self, command):
+        """A pool that has failed, and stays so, starts one process at a time."""
+        if isinstance(command, StartChild):
+            others = self.processes.values()
+            assert all(one.ready or one.leaving for one in others), "half-open"
+            assert self.now >= self.failed_at + COOL_DOWN or self.tries
+            self.tries += 1
 
     def judge_EmployChild(self, command):
         process = self.processes[command.child]
@@ -146,6 +161,8 @@ class SupervisionModel(RuleBasedStateMachine):
         assert not self.gave_up, "said once"
         assert command.reason
         self.gave_up = True
+        self.failed_at = self.now
+        self.tries = 0
 
     def judge_pool(self):
         state = self.supervision.state

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
+import fcntl
 import os
 import resource
 import socket
 import subprocess
+import termios
 import threading
 
 import pytest
 
 import jobs
-from offloop import Pool, Recycle, sandbox
+from offloop import Pool, Recycle, landlock, sandbox
 from offloop.engines import call
-from offloop.errors import UsageError, WorkerLost
+from offloop.errors import JobTimeout, MemoryLimitExceeded, UsageError, WorkerLost
 
 pytestmark = pytest.mark.skipif(not sandbox.is_possible(), reason="Linux only")
 
@@ -51,7 +55,10 @@ async def test_ordinary_work_is_not_disturbed(tmp_path):
         thread.start()
         thread.join()
         (tmp_path / "file").write_text("files are not restricted")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").rename(tmp_path / "folder" / "file")
         os.kill(os.getpid(), 0)
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
         return done, asyncio.run(asyncio.sleep(0, "slept")), sum(range(1000))
 
     assert await sandboxed(work) == ([1], "slept", 499500)
@@ -77,32 +84,104 @@ def connect_from_a_thread():
     raise errors[0]
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        connect,
-        connect_from_a_thread,
-        os.fork,
-        lambda: socket.socket(socket.AF_UNIX),
-        lambda: subprocess.run(["true"], check=True),
-        lambda: os.kill(os.getppid(), 0),
-        lambda: os.kill(-1, 0),
-        lambda: os.kill(0, 0),
-        lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19),
-        lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
-    ],
-)
-async def test_in_the_sandbox_there_is_no(function):
-    with pytest.raises(PermissionError):
-        await sandboxed(function)
+def with_pipe(act):
+    """Return a job that does something with a descriptor that is no terminal."""
+    return lambda: act(os.pipe()[0])
+
+
+#: what a job tries, by what docs/reliability.md calls it
+REFUSED = {
+    "a network": connect,
+    "a network, in a thread": connect_from_a_thread,
+    "talk to other programs": lambda: socket.socket(socket.AF_UNIX),
+    "a datagram to them": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "a further process": os.fork,
+    "a program": lambda: subprocess.run(["true"], check=True),
+    "another program in its place": lambda: os.execv("/bin/true", ["true"]),
+    "a signal": lambda: os.kill(os.getppid(), 0),
+    "a signal to all": lambda: os.kill(-1, 0),
+    "a signal to a group": lambda: os.kill(0, 0),
+    "a signal by a file": with_pipe(
+        lambda fd: fcntl.fcntl(fd, fcntl.F_SETOWN, os.getppid())
+    ),
+    "a signal by a socket": with_pipe(lambda fd: fcntl.ioctl(fd, 0x8901, bytes(4))),
+    "typing": with_pipe(lambda fd: fcntl.ioctl(fd, termios.TIOCSTI, b"x")),
+    "a priority": lambda: os.setpriority(os.PRIO_PROCESS, os.getppid(), 19),
+    "limits": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
+    "cores": lambda: os.sched_setaffinity(os.getppid(), {0}),
+}
+
+#: the same by files, which Landlock keeps it from
+KEPT_OUT = {
+    what: lambda what=what: os.open(f"/proc/{os.getppid()}/{what}", os.O_RDONLY)
+    for what in ("mem", "fd/0")
+}
+
+
+async def test_in_the_sandbox_there_is_no():
+    jobs_by_name = REFUSED | (KEPT_OUT if landlock.version() else {})
+    async with Pool(2, isolation="process", sandbox=True) as pool:
+        going = {name: pool.submit(job) for name, job in jobs_by_name.items()}
+        await asyncio.wait(going.values())
+    errors = {name: job.exception() for name, job in going.items()}
+    allowed = {n: e for n, e in errors.items() if not isinstance(e, PermissionError)}
+    assert allowed == {}
+
+
+async def test_each_call_that_is_refused_is_one():
+    """All by their number, with arguments that none of them would do anything with."""
+    processor = sandbox._PROCESSORS[os.uname().machine]
+
+    def call_all():
+        libc = ctypes.CDLL(None, use_errno=True)
+        codes = {}
+        for number in numbers:
+            ctypes.set_errno(0)
+            assert libc.syscall(number, -1, -1, -1, -1, -1, -1) == -1, number
+            codes[number] = ctypes.get_errno()
+        return codes
+
+    numbers = [*processor.refused, *processor.own, *processor.own_or_zero]
+    numbers.append(processor.pair)
+    assert len(numbers) > 80
+    assert await sandboxed(call_all) == dict.fromkeys(numbers, errno.EPERM)
+
+
+async def test_it_is_for_good_and_for_all_threads():
+    def look():
+        with open("/proc/self/status") as file:
+            lines = dict(line.split(":\t") for line in file.read().splitlines())
+        threads = os.listdir("/proc/self/task")
+        filters = set()
+        for thread in threads:
+            with open(f"/proc/self/task/{thread}/status") as file:
+                text = file.read()
+            filters.update(li for li in text.splitlines() if li.startswith("Seccomp:"))
+        return lines["NoNewPrivs"], len(threads), filters
+
+    privileges, threads, filters = await sandboxed(look)
+    assert privileges == "1"
+    assert threads > 1, "those of ZeroMQ"
+    assert filters == {"Seccomp:\t2"}
+
+
+async def test_limits_of_time_and_memory_hold_in_it(gate):
+    options = {"grace": 0.02, "memory_limit": "400MB"}
+    async with Pool(1, isolation="process", sandbox=True, **options) as pool:
+        with pytest.raises(MemoryLimitExceeded):
+            await pool.run(jobs.take, 1 << 30)
+        with pytest.raises(JobTimeout):
+            await pool.options(run_timeout=0.05).run(jobs.loop_in_c, str(gate()))
+        assert await pool.run(jobs.add, 1, 2) == 3
 
 
 async def test_limits_are_lowered():
-    names = ["RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_NICE", "RLIMIT_RTPRIO"]
+    names = [name for name, most in sandbox._LIMITS.items() if not most]
 
     def look():
         return [resource.getrlimit(getattr(resource, name)) for name in names]
 
+    assert {"RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_NICE", "RLIMIT_RTPRIO"} < {*names}
     assert await sandboxed(look) == [(0, 0)] * len(names)
     _, most = await sandboxed(resource.getrlimit, resource.RLIMIT_NOFILE)
     assert most <= sandbox.FILES

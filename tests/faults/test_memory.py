@@ -37,8 +37,11 @@ async def test_a_job_over_the_limit_fails_alone(gate):
 
 
 @pytest.mark.slow
-async def test_what_a_job_starts_counts_too():
-    async with Pool(1, memory_limit=300 * MB) as pool:
+async def test_what_a_job_starts_counts_too(gate):
+    reached, until = gate(), gate()
+    async with Pool(2, memory_limit=300 * MB) as pool:
+        other = pool.submit(jobs.meet, str(reached), str(until))
+        await reached.reached()
         worker = await pool.run(jobs.pid)
         why = "the children of that held"
         with pytest.raises(MemoryLimitExceeded, match=why) as caught:
@@ -53,6 +56,8 @@ async def test_what_a_job_starts_counts_too():
         assert "last to stderr" in lost.output
         assert await pool.run(jobs.add, 1, 1) == 2
         assert pool.stats().exits == {"out-of-memory": 1}
+        until.open()
+        assert await other == "met", "others go on"
 
 
 def own_group():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import jobs
-from offloop import Pool, Recycle
+from offloop import Pool, Recycle, renewal
 from offloop.errors import NotOffloadable, PoolClosed, StartError
 
 _CODE = """
@@ -67,19 +67,26 @@ async def gone(processes):
 async def test_new_code_is_new_and_no_job_is_lost(program, tmp_path):
     write, module = program
     stop = asyncio.Event()
-    results = []
+    results, states = [], []
 
     async def load(pool):
         while not stop.is_set():
             results.append(await pool.run(module.version))
 
+    def look(event):
+        states.append([one.state for one in pool.workers()])
+
     async with Pool(2, preload=["reloaded_program"]) as pool:
+        await pool.ready()
+        for kind in ("worker_started", "worker_ready", "worker_ended"):
+            pool.on(kind, look)
         async with asyncio.TaskGroup() as group:
             for _ in range(8):
                 group.create_task(load(pool))
             forkserver = psutil.Process(await pool.run(jobs.pid)).parent()
             write(2)
             await pool.reload()
+            seen = list(states)
             assert await versions(pool, module) == {2}
             stop.set()
         await gone([forkserver])
@@ -87,6 +94,9 @@ async def test_new_code_is_new_and_no_job_is_lost(program, tmp_path):
     assert set(results) == {1, 2}
     assert stats.failed == stats.lost == stats.workers_lost == 0
     assert stats.workers_started == 5, "one was tried"
+    working = [one.count("idle") + one.count("busy") for one in seen]
+    assert min(working) == 2, "capacity never drops"
+    assert max(one.count("starting") for one in seen) == 1, "one by one"
 
 
 async def test_who_works_finishes_first(gate):
@@ -127,6 +137,30 @@ async def test_an_initializer_that_fails_changes_nothing(program):
         assert "no database today" in caught.value.output
         assert "the workers that there were go on" in str(caught.value)
         assert await versions(pool, module) == {1}
+
+
+async def test_a_worker_that_does_not_get_ready_changes_nothing(gate, monkeypatch):
+    monkeypatch.setattr(renewal, "_PATIENCE", 0.05)
+    passes = gate()
+    passes.open(1)  # for the first worker, and for no other one
+    async with Pool(1, initializer=jobs.wait_for, initargs=(str(passes),)) as pool:
+        before = await pool.run(jobs.pid)
+        why = "the pool was not reloaded: its worker was not ready within 0.05 s"
+        with pytest.raises(StartError, match=why):
+            await pool.reload()
+        assert await pool.run(jobs.pid) == before
+
+
+async def test_a_pool_that_gives_up_in_a_reload_keeps_what_works(tmp_path):
+    """The first worker of the new code is well, and those that follow it are not."""
+    cause = tmp_path / "cause"
+    async with Pool(1, initializer=jobs.fail_while, initargs=(str(cause),)) as pool:
+        before = await pool.run(jobs.pid)
+        pool._engine._supervisor._supervision._restarts._limit = 0
+        with pytest.raises(StartError, match="gave up in the middle of a reload"):
+            await pool.reload(cause.touch)
+        assert "exited with code 1" in pool.stats().failure
+        assert await pool.run(jobs.pid) == before
 
 
 async def test_a_preload_that_fails_changes_nothing(program):

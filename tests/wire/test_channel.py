@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -44,6 +45,51 @@ def ends(own_runtime):
     with Ends(f"{own_runtime}/line") as both:
         yield both
     assert os.listdir(own_runtime) == []
+
+
+def test_a_settled_channel_has_all_threads_and_works(own_runtime):
+    """They name themselves after they have set their priority."""
+    for _ in range(20):
+        contexts = make_context(), make_context()
+        parent, worker = Channel(contexts[0]), Channel.settled(contexts[1])
+        names = names_of_threads()
+        parent.bind(f"{own_runtime}/line")
+        worker.connect(f"{own_runtime}/line")
+        worker.send(("here",))
+        assert parent.receive() == ("here",)
+        for channel in (parent, worker):
+            channel.close()
+        for context in contexts:
+            context.destroy()
+        if any(name.startswith("ZMQbg") for name in names):  # this libzmq has names
+            assert "ZMQbg/Reaper" in names
+
+
+class OddSecondTime(Channel):
+    """A channel that can be made once, for a reason of its own."""
+
+    made = 0
+
+    def __init__(self, context):
+        type(self).made += 1
+        if self.made > 1:
+            raise OSError(errno.EINVAL, "odd")
+        super().__init__(context)
+
+
+def test_a_settled_channel_waits_for_nothing_but_room():
+    context = make_context()
+    with pytest.raises(OSError, match="odd"):
+        OddSecondTime.settled(context)
+    context.destroy()
+
+
+def names_of_threads():
+    names = []
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/comm") as file:
+            names.append(file.read().strip())
+    return names
 
 
 def wait_readable(channel):

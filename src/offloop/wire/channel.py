@@ -19,6 +19,7 @@ This module moves messages and never looks into the calls and answers that they 
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 
@@ -74,6 +75,25 @@ class Channel:
         #: readable when something may have happened; edge-triggered: see
         #: `wants_reading`
         self.fd = int(socket.getsockopt(zmq.FD))
+
+    @classmethod
+    def settled(cls, context: zmq.Context[zmq.Socket[bytes]]) -> Channel:
+        """Return the only channel of a new context, whose threads have settled.
+
+        Each sets its priority first thing, and aborts the process where it may not: so
+        nobody may give up that right before. The one that carries messages has begun
+        when the first message has come. The one that tidies up may begin much later;
+        it must have closed a socket here, since there is room for a single one.
+        """
+        context.set(zmq.MAX_SOCKETS, 1)
+        cls(context).close()
+        while True:
+            try:
+                return cls(context)
+            except OSError as error:
+                if error.errno != errno.EMFILE:
+                    raise
+                os.sched_yield()
 
     def bind(self, path: str) -> None:
         """Listen at `path`, which must not exist yet."""
