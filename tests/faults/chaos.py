@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import itertools
 import logging
 import os
@@ -63,6 +64,8 @@ IN_FLIGHT = 200
 _APART = ({"isolation": "process"}, {"isolation": "process", "sandbox": True})
 #: a program that keeps one piece of memory of every so many jobs leaks
 LEAST_LEAK = 0.05
+#: pieces that come and go with what is under way
+NOISE = 10_000
 #: no job takes longer than this, or something hangs
 PATIENCE = 60.0
 
@@ -157,7 +160,8 @@ class Weight(NamedTuple):
 
     @classmethod
     def now(cls, jobs: int) -> Weight:
-        # What was freed and is kept for the next large payload is nobody's.
+        # What was dropped, or is kept for the next large payload, is nobody's.
+        gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/status") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -394,7 +398,7 @@ class Storm:
 
     async def weigh(self, pool):
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1)
             self.weights.append(Weight.now(self.begun))
 
     # Afterwards
@@ -419,19 +423,24 @@ class Storm:
         """
         quarter = len(self.weights) // 4
         if quarter < 10:
-            return "too short to tell"
-        early = Weight(
-            *map(median, zip(*self.weights[quarter : 2 * quarter], strict=True))
-        )
-        late = Weight(*map(median, zip(*self.weights[-quarter:], strict=True)))
-        growth = (late.blocks - early.blocks) / (late.jobs - early.jobs)
-        if late.own > early.own * 1.1 + 10 * MB or growth > LEAST_LEAK:
+            return "too short to tell its size"
+        quarters = [
+            Weight(*map(median, zip(*self.weights[at : at + quarter], strict=True)))
+            for at in range(0, 4 * quarter, quarter)
+        ]
+        _, early, _, late = quarters
+        kept = late.blocks - early.blocks
+        if late.own > early.own * 1.1 + 10 * MB:
             self.wrong.append("it grew")
+        if kept > LEAST_LEAK * (late.jobs - early.jobs) + NOISE:
+            self.wrong.append(f"{kept:,.0f} pieces of memory have stayed")
+        own, shared = (
+            ", ".join(f"{getattr(one, kind) / MB:.0f}" for one in quarters)
+            for kind in ("own", "shared")
+        )
         return (
-            f"in the second quarter it held {early.own / MB:.0f} MB, in the last "
-            f"{late.own / MB:.0f}, and shared {early.shared / MB:.0f} and "
-            f"{late.shared / MB:.0f} MB with its workers; {growth:.3f} pieces of "
-            "memory a job stayed"
+            f"by quarters it held {own} MB, and shared {shared} MB with its workers; "
+            f"{kept:+,.0f} pieces of memory from the second to the last"
         )
 
 
