@@ -443,7 +443,7 @@ def log_all(text):
     thread = threading.Thread(target=log.error, args=("from a thread",), name="aside")
     thread.start()
     thread.join()
-    log.warning("last")
+    log.warning("that is all")
     return 4
 
 
