@@ -2,7 +2,9 @@
 
     python benchmarks/telemetry_cost.py [--jobs N] [--rounds N]
 
-    off         a pool as it is: figures of functions are always counted
+    off         no control socket, no logs of jobs; figures are always counted
+    on          a pool as it is: it can be watched, and logs of jobs arrive
+    watched     somebody looks ten times a second, as `offloop top` does each second
     metrics     `metrics_app` is asked ten times a second, and `watch_loop` is on
     slow_job    jobs above a limit are told of; none is
     events      somebody hears of everything that happens to pools and workers
@@ -19,15 +21,18 @@ import argparse
 import asyncio
 import contextlib
 import statistics
+import threading
 import time
+from pathlib import Path
 
-from offloop import Pool
+from offloop import Pool, operated
+from offloop.control import Line
 from offloop.telemetry import events, metrics_app
 
 CALLERS = 64
 WORKERS = 2
 
-KINDS = ("off", "metrics", "slow_job", "events", "all", "each job")
+KINDS = ("off", "on", "watched", "metrics", "slow_job", "events", "all", "each job")
 
 #: what is told of each job, and what of everything else
 PER_JOB = tuple(kind for kind in events.EVENTS if kind.__name__.startswith("JobFin"))
@@ -50,6 +55,27 @@ async def scrape(app):
         await asyncio.sleep(0.1)
 
 
+@contextlib.contextmanager
+def watched(pool, wanted):
+    """Have a pool looked at from outside meanwhile, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    ended = threading.Event()
+
+    def look():
+        with Line(Path(pool._engine.home, operated.NAME), 60.0) as line:
+            while not ended.wait(0.1):
+                assert line.ask("look")["ok"]
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 @contextlib.asynccontextmanager
 async def asked(wanted):
     """Have the figures asked for meanwhile, if they are wanted."""
@@ -69,7 +95,8 @@ async def measure(kind, count):
     """Return jobs a second."""
     everything = kind in ("all", "each job")
     slow = 60.0 if everything or kind == "slow_job" else None
-    pool = Pool(WORKERS, slow_job=slow)
+    on = kind != "off"
+    pool = Pool(WORKERS, slow_job=slow, control=on, forward_logs=on)
     if everything or kind == "events":
         for event in OTHERS:
             pool.on(event, id)
@@ -87,10 +114,12 @@ async def measure(kind, count):
 
     async with pool, asked(everything or kind == "metrics"):
         await pool.ready()
-        await run(count // 4)
-        began = time.perf_counter()
-        await run(count)
-        return count / (time.perf_counter() - began)
+        await asyncio.sleep(0.3)  # the control socket comes a moment later
+        with watched(pool, everything or kind == "watched"):
+            await run(count // 4)
+            began = time.perf_counter()
+            await run(count)
+            return count / (time.perf_counter() - began)
 
 
 def main():
