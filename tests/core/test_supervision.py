@@ -700,8 +700,56 @@ def test_one_successor_at_a_time_starts_ahead():
         machine.child_used(child, 1, 0)
     successor = machine.start(wear(machine, 1, 50))
     assert wear(machine, 2, 50) == []
-    machine.child_ready(successor)
-    machine.start(wear(machine, 2, 60))
+    machine.start(machine.child_ready(successor))
+
+
+class Storm:
+    """Children that each run jobs at the same pace, and are used up together."""
+
+    def __init__(self, children, boot, life, jobs=100, jitter=0.1):
+        recycle = Recycle(max_jobs=jobs, jitter=jitter)
+        self.machine = Machine(children, ready=False, recycle=recycle)
+        self.children = children
+        self.boot, self.pause, self.jobs = boot, life / jobs, jobs
+        #: what happens, and when, to which child
+        self.due = [(self.machine.now + boot, "ready", c + 1) for c in range(children)]
+        self.ran, self.lowest = {}, children
+
+    def run(self, until):
+        end = self.machine.now + until
+        while self.machine.now < end:
+            self.due.sort()
+            self.machine.now, what, child = self.due.pop(0)
+            for command in getattr(self, what)(child):
+                if isinstance(command, StartChild):
+                    now = self.machine.now
+                    self.due.append((now + self.boot, "ready", command.child))
+            for child in self.machine.working - self.ran.keys():
+                self.ran[child] = 0
+                self.due.append((self.machine.now + self.pause, "work", child))
+            if len(self.ran) >= self.children:  # all have started
+                self.lowest = min(self.lowest, len(self.machine.working))
+
+    def ready(self, child):
+        return self.machine.child_ready(child)
+
+    def work(self, child):
+        self.ran[child] += 1
+        limit = self.machine.supervision._children[child].allowance.jobs
+        if self.ran[child] == limit:
+            return self.machine.child_spent(child, JOBS)
+        self.due.append((self.machine.now + self.pause, "work", child))
+        return self.machine.child_used(child, self.ran[child], 0)
+
+
+@pytest.mark.parametrize("boot", [0.003, 0.1, 1.0])
+@pytest.mark.parametrize("life", [10.0, 60.0])
+def test_capacity_never_drops_while_all_are_used_up_together(boot, life):
+    """However long a start takes; the first ones too, of whose kind none was known."""
+    storm = Storm(8, boot, life)
+    storm.run(3.0 * life)
+    assert storm.machine.stats.started > 16
+    assert storm.lowest == 8
 
 
 def test_a_pace_that_is_known_begins_the_next_successor_at_once():

@@ -69,29 +69,29 @@ class Wear:
     later one does. One child's pace is the best guess for the next one's.
     """
 
-    __slots__ = ("_at", "_latest", "_pace", "_share")
+    __slots__ = ("_at", "_gap", "_latest", "_pace", "_share", "last_look")
 
     def __init__(self) -> None:
         #: the latest share, and when it was seen
         self._share = 0.0
         self._at = 0.0
+        #: seconds between the latest two looks
+        self._gap = 0.0
         #: shares a second, between the latest two looks
         self._latest = 0.0
         #: shares a second
         self._pace = 0.0
-
-    @property
-    def lasts(self) -> float:
-        """The seconds until a fresh child is used up, if it is like the last one."""
-        return 1.0 / self._pace if self._pace > 0.0 else inf
+        #: when it is time for the last look before all is used up; inf: nobody knows
+        self.last_look = inf
 
     def renew(self, now: float) -> None:
-        """Note that a fresh child works."""
+        """Note that a fresh child works; it may be like the last one."""
         self._share = 0.0
         self._at = now
+        self._look_ahead(now)
 
-    def observe(self, share: float, now: float) -> float:
-        """Note which share is used up; returns the seconds until all of it will be."""
+    def observe(self, share: float, now: float) -> None:
+        """Note which share is used up."""
         elapsed = now - self._at
         if elapsed > 0.0:
             latest = (share - self._share) / elapsed
@@ -103,6 +103,15 @@ class Wear:
                 self._pace += (pace - self._pace) * _DECAY
             self._share = share
             self._at = now
-        if share >= 1.0:
-            return 0.0
-        return (1.0 - share) / self._pace if self._pace > 0.0 else inf
+            self._gap = elapsed
+            self._look_ahead(now)
+
+    def _look_ahead(self, now: float) -> None:
+        """Find out when the last look will be, if looks come as they have come.
+
+        A child is looked at when a job ends. While jobs take long, the look before the
+        last one may be long before the end.
+        """
+        left = max(1.0 - self._share, 0.0)
+        lasts = left / self._pace if self._pace > 0.0 else (inf if left else 0.0)
+        self.last_look = now + lasts - self._gap

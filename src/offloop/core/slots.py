@@ -147,6 +147,22 @@ class Row:
                 one.number_children()
             last -= 1
 
+    def wearing_out(self, before: float) -> list[Slot]:
+        """Return the slots whose children need successors soon, the first one first.
+
+        Args:
+            before: time of the last look at a child, from which on it is not soon.
+        """
+        found = [
+            slot
+            for slot in self._slots
+            if slot.wear.last_look <= before
+            and slot.replacing is None
+            and slot.current is not None
+            and slot.current.state is ChildState.READY
+        ]
+        return sorted(found, key=lambda slot: slot.wear.last_look)
+
     def is_replacing(self) -> bool:
         """Tell whether a successor is on its way."""
         return any(

@@ -178,19 +178,34 @@ class Staffing:
     # Replacing
 
     def _look_ahead(
-        self,
-        slot: Slot,
-        due_in: float,
-        now: float,
-        commands: list[SupervisionCommand],
+        self, slot: Slot | None, now: float, commands: list[SupervisionCommand]
     ) -> None:
-        """Begin a successor if the child that works will be used up before long."""
-        lead = max(_LEAD_STARTS * self._boot, _LEAD_TIME)
-        if due_in > lead or self.state is not SupervisionState.RUNNING:
+        """Begin a successor if a child that works will be used up before long.
+
+        Successors start one at a time. So where several are needed at the same time,
+        they begin earlier, by a start-up for each that is needed before.
+
+        Args:
+            slot: the one whose child has just been looked at; None: look at all.
+            now: the time.
+            commands: what is to be done.
+        """
+        soon = now + max(_LEAD_STARTS * self._boot, _LEAD_TIME)
+        latest = soon + (len(self._slots) - 1) * self._boot
+        if self.state is not SupervisionState.RUNNING or (
+            slot is not None
+            and (slot.replacing is not None or slot.wear.last_look > latest)
+        ):
             return
-        if slot.replacing is None and not self._slots.is_replacing():
-            slot.replacing = ExitReason.RECYCLED_JOBS  # or memory: the child will say
-            self._fill(slot, now, commands)
+        if self._slots.is_replacing():
+            return
+        line = self._slots.wearing_out(latest)
+        for place, one in enumerate(line):
+            if one.wear.last_look <= soon + place * self._boot:
+                first = line[0]
+                first.replacing = ExitReason.RECYCLED_JOBS  # or memory: it will say
+                self._fill(first, now, commands)
+                return
 
     def _replace(
         self,
@@ -223,7 +238,7 @@ class Staffing:
         slot.settle()
         self._employ(slot, new, now, commands)
         self._dismiss(old, reason, now, commands)
-        self._look_ahead(slot, slot.wear.lasts, now, commands)
+        self._look_ahead(slot, now, commands)
 
     def _grew_old(
         self, child: ChildRecord, now: float, commands: list[SupervisionCommand]

@@ -155,9 +155,11 @@ class Supervision(Staffing):
             record.move(ChildState.STANDBY, now)
             if slot.due:
                 self._take_over(slot, now, commands)
+            else:
+                self._look_ahead(None, now, commands)  # it may be the next one's turn
         else:
             self._employ(slot, record, now, commands)
-            self._look_ahead(slot, slot.wear.lasts, now, commands)
+            self._look_ahead(slot, now, commands)
         if self.state is SupervisionState.FAILED:
             self._recover(now, commands)
         self._fill_spares(now, commands)
@@ -201,7 +203,7 @@ class Supervision(Staffing):
             slot.vacate(record)
             if slot.current is not None and slot.current.state is ChildState.STANDBY:
                 self._employ(slot, slot.current, now, commands)
-                self._look_ahead(slot, slot.wear.lasts, now, commands)
+                self._look_ahead(slot, now, commands)
             if unasked:
                 self._died(slot, record, reason, now, commands)
             else:
@@ -226,7 +228,8 @@ class Supervision(Staffing):
         slot = self._slots.of(record)
         if slot is not None and slot.current is record:
             share = record.allowance.share(jobs, rss)
-            self._look_ahead(slot, slot.wear.observe(share, now), now, commands)
+            slot.wear.observe(share, now)
+            self._look_ahead(slot, now, commands)
         return commands
 
     def child_spent(
@@ -242,6 +245,7 @@ class Supervision(Staffing):
         slot = self._slots.of(record)
         if record.state is not ChildState.READY or slot is None:
             return commands
+        slot.wear.observe(1.0, now)
         if slot.successor is not None and slot.successor.state is ChildState.STANDBY:
             slot.replacing = reason
             self._take_over(slot, now, commands)
