@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from urllib.parse import parse_qs
 
@@ -79,6 +80,12 @@ async def _exit(query):
     os._exit(int(query["code"][0]))
 
 
+async def _orphan(query):
+    """Leave a process behind that has ended before anybody looks."""
+    subprocess.run(["sh", "-c", "true & exit"], check=True)  # noqa: ASYNC221
+    return "left"
+
+
 async def _cores(query):
     return sorted(os.sched_getaffinity(0))
 
@@ -92,4 +99,5 @@ _ACTIONS = {
     "/print": _print,
     "/exit": _exit,
     "/cores": _cores,
+    "/orphan": _orphan,
 }

@@ -26,7 +26,10 @@ _COMMANDS = {
     "proxy-config": "offloop.cluster.proxy_command",
     "top": "offloop.top.command",
     **dict.fromkeys(
-        ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal"),
+        (
+            *("status", "reload", "upgrade", "scale", "stop", "drain", "resume"),
+            *("dump", "signal", "logs"),
+        ),
         "offloop.cluster.operate",
     ),
 }

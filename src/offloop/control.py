@@ -54,24 +54,29 @@ class ControlSocket:
         self._loop = asyncio.get_running_loop()
         #: None while nobody is heard
         self._listener: socket.socket | None = None
+        #: how to know the path again
+        self._inode = -1
         #: connections
         self._calls: set[asyncio.Task[None]] = set()
         #: those of them that wait for a request
         self._idle: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen.
+        """Begin to listen, in the place of whoever did before.
 
         Raises:
             OSError: that cannot be.
         """
+        fresh = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)  # of one that was killed
+            os.unlink(fresh)
         listener = socket.socket(socket.AF_UNIX)
         try:
-            listener.bind(self._path)
-            os.chmod(self._path, 0o600)
+            listener.bind(fresh)
+            os.chmod(fresh, 0o600)
+            self._inode = os.stat(fresh).st_ino
             listener.listen(_BACKLOG)
+            os.replace(fresh, self._path)
             listener.setblocking(False)
             self._loop.add_reader(listener.fileno(), self._accept, listener)
         except OSError:
@@ -83,11 +88,20 @@ class ControlSocket:
         """Hear nobody any more, and leave nothing behind; takes no time."""
         listener, self._listener = self._listener, None
         if listener is not None:
+            if not self.displaced:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
             if not self._loop.is_closed():
                 self._loop.remove_reader(listener.fileno())
             listener.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+
+    @property
+    def displaced(self) -> bool:
+        """True if it is not this one any more that its path leads to."""
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     async def close(self, patience: float = 1.0) -> None:
         """Hang up; those who wait for an answer get one, if it comes soon."""

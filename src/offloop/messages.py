@@ -161,3 +161,11 @@ RENEW = 66
 
 LEAVING = 71
 RENEWED = 72
+
+# old primary → new one, and back, over the lifeline
+SOCKET = 81
+INHERIT = 82
+GO = 83
+
+TAKEN = 91
+HOPELESS = 92

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 import stat
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from offloop.errors import StartError, UsageError
 
@@ -22,25 +22,30 @@ _BACKLOG = 2048
 _UNIX = "unix:"
 
 
-class Bound(NamedTuple):
+@dataclass(slots=True)
+class Bound:
     """A socket that listens.
 
     Attributes:
         socket: it.
         url: how people reach it.
+        address: by which it was asked for; "" if somebody else has opened it.
         path: of a Unix socket, "" of another one.
         made: how to know that path again.
+        ours: the path goes when this process listens no more.
     """
 
     socket: socket.socket
     url: str
+    address: str = ""
     path: str = ""
     made: tuple[int, int] = (0, 0)
+    ours: bool = True
 
     def close(self) -> None:
         """Listen no more, and remove the path if it is still this socket's."""
         self.socket.close()
-        if self.path:
+        if self.path and self.ours:
             with contextlib.suppress(OSError):
                 if _identity(self.path) == self.made:
                     os.unlink(self.path)
@@ -77,7 +82,7 @@ def bind(address: str, scheme: str = "http") -> Bound:
     listener.setblocking(False)
     name, port = listener.getsockname()[:2]
     name = f"[{name}]" if ":" in name else name
-    return Bound(listener, f"{scheme}://{name}:{port}")
+    return Bound(listener, f"{scheme}://{name}:{port}", address)
 
 
 def neighbour(address: str, distance: int) -> str:
@@ -111,7 +116,8 @@ def _bind_path(path: str) -> Bound:
         listener.close()
         raise _refused(_UNIX + path, error) from None
     listener.setblocking(False)
-    return Bound(listener, _UNIX + path, path, _identity(path))
+    address = _UNIX + path
+    return Bound(listener, address, address, path, _identity(path))
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -61,6 +61,11 @@ class ChildLine:
         """Return the next descriptor that came with the message being heard."""
         return self._line.take_descriptor()
 
+    def close(self) -> None:
+        """Hear and say nothing any more."""
+        asyncio.get_running_loop().remove_reader(self._line.fileno())
+        self._line.close()
+
     def _read(self) -> None:
         for message in self._line.receive():
             self._hear(*message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +205,7 @@ def serve(
     nothing but that pool.
 
     SIGTERM or Ctrl-C lets open requests end; Ctrl-C again, or SIGQUIT, ends it at once.
+    SIGUSR2 has a new one take over, as `offloop upgrade` does.
 
     \b
     Examples:
@@ -214,18 +214,22 @@ def serve(
       offloop serve --compute 4
       offloop serve --compute 2 --name night
     """
+    from offloop.cluster import init
     from offloop.cluster.coordinate import PoolSettings
     from offloop.errors import StartError, UsageError
 
     if app is None and options["compute"] == 0:
         raise click.UsageError("without APP there must be compute workers")
     pool = _chosen(PoolSettings, options)
+    init.stand_aside()
     try:
         if app is None:
             _coordinate(pool)
             return
+        from offloop.cluster.launch import launch
+
         settings = _serve_settings(app, options)
-        code = _serve(settings, pool, as_json=log_json, log_file=log_file)
+        code = launch(settings, pool, as_json=log_json, log_file=log_file)
     except (StartError, UsageError, ValueError) as error:
         print(f"offloop serve: {error}", file=sys.stderr)
         if isinstance(error, StartError) and error.output:
@@ -265,41 +269,3 @@ def _coordinate(settings: PoolSettings) -> None:
         print(f"The shared pool is ready at {home / 'pool.sock'}", flush=True)
 
     asyncio.run(coordinate(settings, home, ready))
-
-
-def _serve(
-    settings: ServeSettings, pool: PoolSettings, *, as_json: bool, log_file: str | None
-) -> int:
-    """Serve an application; returns the exit code."""
-    from offloop import runtime
-    from offloop.cluster.binding import bind
-    from offloop.cluster.locks import PidFile
-    from offloop.cluster.logs import LogFile, Output, Printer
-    from offloop.cluster.notify import Notifier, inherited
-    from offloop.cluster.primary import Primary
-
-    shared = None if pool.compute == 0 else pool
-    if shared is not None:
-        shared.options()  # says what is wrong with them
-    settings.recycle()  # likewise
-    home = runtime.make_home(pool.name)
-    scheme = "https" if settings.uvicorn.get("ssl_certfile") else "http"
-    with contextlib.ExitStack() as stack:
-        stack.callback(runtime.leave_home, home)
-        if settings.pidfile:
-            stack.callback(PidFile(settings.pidfile).close)
-        bound = inherited(scheme)
-        for address in () if settings.port_each or bound else settings.bind:
-            bound.append(bind(address, scheme))
-        for one in bound:
-            stack.callback(one.close)
-        output = LogFile(log_file) if log_file else Output(sys.stdout.fileno())
-        stack.callback(output.close)
-        printer = Printer(output, as_json=as_json)
-        stack.callback(printer.close)
-
-        async def run() -> int:
-            primary = Primary(settings, shared, home, bound, printer, Notifier())
-            return await primary.run()
-
-        return asyncio.run(run())

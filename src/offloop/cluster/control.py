@@ -9,19 +9,15 @@ It is a `ControlSocket` like that of any pool, at a place that goes by a name.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any
 
 from offloop import runtime
-from offloop.cluster.locks import lock
-from offloop.cluster.operations import Operations
 from offloop.control import ControlSocket, Line
 from offloop.errors import StartError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
-
-    from offloop.cluster.primary import Primary
 
 _NAME = "serve.sock"
 
@@ -30,48 +26,61 @@ class Control:
     """Hears what people want of a primary.
 
     Args:
-        primary: it.
-        home: directory of this user alone.
-
-    Raises:
-        StartError: another primary has this home.
+        obey: called with a command and its details; returns what is to be told.
+        home: directory of this user alone, which this process has claimed.
     """
 
-    def __init__(self, primary: Primary, home: Path) -> None:
+    def __init__(
+        self,
+        obey: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]],
+        home: Path,
+    ) -> None:
         self._path = home / _NAME
-        self._lock_path = home / "serve.lock"
-        self._operations = Operations(primary)
-        self._lock = lock(
-            self._lock_path,
-            f"there is an `offloop serve APP` at {home} already: stop that one, or "
-            "give this one another name (--name)",
-        )
+        self._obey = obey
         self._socket: ControlSocket | None = None
-        self._reloads: set[asyncio.Task[None]] = set()
+        #: what signals have asked for
+        self._actions: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen."""
-        self._socket = ControlSocket(self._path, self._operations.obey)
+        """Begin to listen, in the place of whoever did before."""
+        old, self._socket = self._socket, ControlSocket(self._path, self._obey)
         self._socket.open()
+        if old is not None:
+            old.hang_up()
+
+    @property
+    def displaced(self) -> bool:
+        """True if another process listens at its path by now."""
+        return self._socket is None or self._socket.displaced
 
     async def close(self) -> None:
         """Hear nobody any more; those who wait for an answer get one."""
         if self._socket is not None:
             await self._socket.close()
-        for reload in self._reloads:
-            reload.cancel()
-        self._lock_path.unlink(missing_ok=True)
-        os.close(self._lock)
+        for action in self._actions:
+            action.cancel()
 
-    def hang_up(self) -> None:
-        """Reload, as a signal asks for, and say how it went."""
-        reload = asyncio.ensure_future(self.reload())
-        self._reloads.add(reload)
-        reload.add_done_callback(self._reloads.discard)
+    def act(self, action: Coroutine[Any, Any, None]) -> None:
+        """Begin what a signal asks for."""
+        task = asyncio.ensure_future(action)
+        self._actions.add(task)
+        task.add_done_callback(self._actions.discard)
 
-    async def reload(self) -> None:
-        """Reload, and say how it went."""
-        await self._operations.reload_and_say()
+
+def connect(name: str) -> Line:
+    """Return a line to a running primary.
+
+    Raises:
+        StartError: there is none.
+    """
+    home = runtime.home_of(name)
+    try:
+        return Line(home / _NAME)
+    except OSError as error:
+        raise StartError(
+            f"no `offloop serve APP` is running at {home}: {error.strerror}; start "
+            "one, or give the --name of the one that runs"
+        ) from None
 
 
 def ask(name: str, command: str, **details: Any) -> dict[str, Any]:
@@ -88,18 +97,10 @@ def ask(name: str, command: str, **details: Any) -> dict[str, Any]:
     Raises:
         StartError: there is none.
     """
-    home = runtime.home_of(name)
-    try:
-        line = Line(home / _NAME)
-    except OSError as error:
-        raise StartError(
-            f"no `offloop serve APP` is running at {home}: {error.strerror}; start "
-            "one, or give the --name of the one that runs"
-        ) from None
-    with line:
+    with connect(name) as line:
         try:
             return line.ask(command, **details)
         except ConnectionError:
             raise StartError(
-                f"`offloop serve` at {home} ended before it had answered"
+                f"`offloop serve` of {name!r} ended before it had answered"
             ) from None

@@ -7,18 +7,20 @@ import contextlib
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offloop import messages, runtime
+from offloop.cluster.claims import POOL_LOCK, pool_refusal
 from offloop.cluster.coordinator import Coordinator
 from offloop.cluster.door import Door
+from offloop.cluster.locks import let_go, lock
 from offloop.errors import OffloopError, StartError, UsageError
 from offloop.operated import Operated
 from offloop.options import PoolOptions, Recycle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from offloop.cluster.child import ChildLine
 
@@ -76,10 +78,31 @@ class PoolSettings:
 async def open_coordinator(
     settings: PoolSettings, home: Path
 ) -> AsyncIterator[Coordinator]:
-    """Open a shared pool whose workers are ready; what is pending is cancelled at last.
+    """Open the shared pool of a home, whose only owner is this process.
 
     Raises:
         StartError: there is one already, or no worker can start.
+    """
+    path = home / POOL_LOCK
+    descriptor = lock(path, pool_refusal(home))
+    try:
+        async with open_pool(settings, home / "pool.sock") as coordinator:
+            yield coordinator
+    finally:
+        let_go(path, descriptor)
+        runtime.leave_home(home)
+
+
+@contextlib.asynccontextmanager
+async def open_pool(settings: PoolSettings, door: Path) -> AsyncIterator[Coordinator]:
+    """Open a shared pool whose workers are ready; what is pending is cancelled at last.
+
+    Args:
+        settings: of the pool.
+        door: path of the socket that clients come to.
+
+    Raises:
+        StartError: no worker can start.
     """
     options = settings.options()
     coordinator = Coordinator(options)
@@ -89,18 +112,16 @@ async def open_coordinator(
     try:
         coordinator.begin()
         await coordinator.started()
-        limit = settings.max_pending_per_client
-        door = Door(home, coordinator, limit)
+        way_in = Door(door, coordinator, settings.max_pending_per_client)
         try:
             yield coordinator
         finally:
             coordinator.cancel_all()
-            door.close()
+            way_in.close()
     finally:
         operated.hang_up()
         await coordinator.close()
         await operated.close()
-        runtime.leave_home(home)
 
 
 async def coordinate(
@@ -137,7 +158,7 @@ def run(line: ChildLine, settings: dict[str, Any], files: list[int]) -> None:
     """
     pool = PoolSettings(**settings["pool"])
     try:
-        asyncio.run(_obey(line, pool))
+        asyncio.run(_obey(line, pool, Path(settings["door"])))
     except (StartError, UsageError) as error:
         print(f"the shared pool cannot start: {error}", file=sys.stderr)
         if isinstance(error, StartError) and error.output:
@@ -145,7 +166,7 @@ def run(line: ChildLine, settings: dict[str, Any], files: list[int]) -> None:
         raise SystemExit(3) from None
 
 
-async def _obey(line: ChildLine, settings: PoolSettings) -> None:
+async def _obey(line: ChildLine, settings: PoolSettings, door: Path) -> None:
     """Run a shared pool until the primary, or SIGTERM, ends it."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[float] = loop.create_future()
@@ -160,7 +181,7 @@ async def _obey(line: ChildLine, settings: PoolSettings) -> None:
         end(DRAIN_TIME)
 
     loop.add_signal_handler(signal.SIGTERM, told_to_go)
-    async with open_coordinator(settings, runtime.make_home(settings.name)) as pool:
+    async with open_pool(settings, door) as pool:
 
         def hear(kind: int, *details: Any) -> None:
             if kind == messages.RETIRE:

@@ -114,6 +114,8 @@ class Crew:
         self._trials = 0
         #: all go, and there will be no others
         self.dismissed = False
+        #: nobody else does what this crew did, once it is dismissed
+        self._last = True
         #: a child has been ready once
         self.ever_ready = False
         #: why no child can be had; "" while they can
@@ -162,9 +164,15 @@ class Crew:
             elif largest and memory >= largest and not starting:
                 self.replace(child, ExitReason.RECYCLED_MEMORY)
 
-    def dismiss(self, seconds: float) -> None:
-        """Want no child any more; those still there after so many seconds are ended."""
+    def dismiss(self, seconds: float, *, others: bool = False) -> None:
+        """Want no child any more.
+
+        Args:
+            seconds: after which those that are still there are ended.
+            others: there are children of another primary, which do the same.
+        """
         self.dismissed = True
+        self._last = not others
         now = time.monotonic()
         self._perform(self.supervision.stop_asked(now + seconds, now))
 
@@ -256,7 +264,7 @@ class Crew:
     def _retire(self, child: Offspring, reason: ExitReason) -> None:
         child.reason = child.reason or reason
         seconds = self._graceful
-        child.tell((messages.RETIRE, seconds, self.dismissed))
+        child.tell((messages.RETIRE, seconds, self.dismissed and self._last))
         self._set_overtime(child, seconds)
 
     def _set_overtime(self, child: Offspring, seconds: float) -> None:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from offloop import messages, runtime
 from offloop.cluster.clients import Client
-from offloop.cluster.locks import lock
 from offloop.engines.uplink import VERSION
 from offloop.wire.lifeline import Lifeline
 
@@ -37,17 +36,13 @@ class Door:
     """The way to one coordinator.
 
     Args:
-        home: directory of this user alone.
+        path: of the socket, in a directory of this user alone; nobody else has it.
         coordinator: whose clients come.
         limit: jobs that one client may have pending; None: any number.
-
-    Raises:
-        StartError: there is a coordinator already.
     """
 
-    def __init__(self, home: Path, coordinator: Coordinator, limit: int | None) -> None:
-        self._home = home
-        self._path = home / "pool.sock"
+    def __init__(self, path: Path, coordinator: Coordinator, limit: int | None) -> None:
+        self._path = path
         self._coordinator = coordinator
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -57,11 +52,6 @@ class Door:
         #: connections that have not said who they are
         self._strangers: dict[Lifeline, runtime.Peer] = {}
         coordinator.dismiss = self._went
-        self._lock = lock(
-            home / "pool.lock",
-            f"there is a coordinator at {home} already: stop that one, or give this "
-            "one another name (--name)",
-        )
         self._path.unlink(missing_ok=True)  # of a coordinator that was killed
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.setblocking(False)
@@ -79,8 +69,6 @@ class Door:
             self._turn_away(line)
         for client in list(self._pidfds):
             self._went(client)
-        (self._home / "pool.lock").unlink(missing_ok=True)
-        os.close(self._lock)
 
     def _accept(self) -> None:
         try:

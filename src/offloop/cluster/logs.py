@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from offloop.errors import StartError
 
@@ -37,6 +37,10 @@ _KEPT = 30
 
 # Bytes of lines that may wait to be written.
 _ROOM = 8 << 20
+
+# Lines that are kept for those who ask, and their characters.
+_TAIL_LINES = 2000
+_TAIL_SIZE = 1 << 20
 
 
 class Output:
@@ -114,6 +118,89 @@ class LogFile(Output):
         os.close(self._descriptor)
 
 
+class Line(NamedTuple):
+    """One line, and who has written it.
+
+    Attributes:
+        time: seconds since 1970.
+        role: of the process.
+        slot: of it; None if it has none.
+        pid: of it.
+        line: without its end.
+    """
+
+    time: float
+    role: str
+    slot: int | None
+    pid: int
+    line: str
+
+    def __str__(self) -> str:
+        name = self.role if self.slot is None else f"{self.role} {self.slot}"
+        return f"[{name} pid {self.pid}] {self.line}"
+
+    def matches(self, role: str | None, slot: int | None) -> bool:
+        """Tell whether it is of this role and slot; None: of any."""
+        return role in (None, self.role) and slot in (None, self.slot)
+
+
+class Tail:
+    """The latest lines, for those who ask, and for those who wait for more."""
+
+    def __init__(self) -> None:
+        #: lines that there have ever been
+        self.count = 0
+        #: the latest ones, each with how many there had been then
+        self._lines: deque[tuple[int, Line]] = deque()
+        self._held = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    def add(self, line: Line) -> None:
+        """Keep a line for now."""
+        self.count += 1
+        self._lines.append((self.count, line))
+        self._held += len(line.line)
+        while len(self._lines) > _TAIL_LINES or self._held > _TAIL_SIZE:
+            self._held -= len(self._lines.popleft()[1].line)
+        self._wake()
+
+    def last(
+        self, most: int, role: str | None, slot: int | None, after: int = 0
+    ) -> list[Line]:
+        """Return the latest lines of a role and slot; None: of any.
+
+        Args:
+            most: so many at most.
+            role, slot: of those who have written them.
+            after: leave out the first so many ever.
+        """
+        found = [
+            line
+            for number, line in self._lines
+            if number > after and line.matches(role, slot)
+        ]
+        return found[-most:] if most else []
+
+    async def until_more_than(self, count: int) -> None:
+        """Wait until there have been more lines, or there will be no more."""
+        while self.count <= count and not self._closed:
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+
 class Printer:
     """Writes lines, in the order in which they come.
 
@@ -126,6 +213,8 @@ class Printer:
         self._output = output
         self._reopening = False
         self._as_json = as_json
+        #: the latest lines, for those who ask
+        self.tail = Tail()
         self._lines: deque[bytes] = deque()
         self._waiting = 0
         self._dropped = 0
@@ -145,12 +234,9 @@ class Printer:
             pid: of that process.
             line: without its end.
         """
-        if self._as_json:
-            about = {"time": time.time(), "role": role, "slot": slot, "pid": pid}
-            text = json.dumps({**about, "line": line})
-        else:
-            name = role if slot is None else f"{role} {slot}"
-            text = f"[{name} pid {pid}] {line}"
+        said = Line(time.time(), role, slot, pid, line)
+        self.tail.add(said)
+        text = json.dumps(said._asdict()) if self._as_json else str(said)
         data = text.encode(errors="surrogateescape") + b"\n"
         with self._changed:
             if self._waiting + len(data) > _ROOM:

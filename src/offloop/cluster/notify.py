@@ -30,10 +30,19 @@ class Notifier:
         mine = watched == str(os.getpid()) and asked.isdigit()
         #: seconds within which it wants a sign of life; 0.0: none
         self.watchdog = int(asked) / 1e6 if mine else 0.0
+        #: another process is the main one: the manager would not listen to this one
+        self.muted = False
+
+    def for_successor(self) -> dict[str, str]:
+        """Return variables by which another process finds the manager."""
+        found = {"NOTIFY_SOCKET": self._address} if self._address else {}
+        if self.watchdog:
+            found["WATCHDOG_USEC"] = str(round(self.watchdog * 1e6))
+        return found
 
     def tell(self, *assignments: str) -> None:
         """Tell something, such as "READY=1"."""
-        if not self._address:
+        if not self._address or self.muted:
             return
         address = self._address
         if address.startswith("@"):

@@ -7,16 +7,24 @@ done, 1 it could not be done, 2 wrong usage, 3 nobody is there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from offloop.cluster.logs import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: exit codes beside 0 and 2
 REFUSED = 1
 NOBODY = 3
+
+# Lines that are taken at once.
+_MANY = 10_000
 
 _NAME = click.option(
     "--name", default="default", help="Of the `offloop serve` that is meant."
@@ -107,6 +115,21 @@ def reload(name: str, as_json: bool, probe: str | None) -> None:
 
 
 @click.command()
+@_NAME
+@_JSON
+def upgrade(name: str, as_json: bool) -> None:
+    """Replace everything, the process that watches over it too; no request is lost.
+
+    A new `offloop serve`, by the same command line, gets the listening sockets. When
+    its servers are ready, the old one lets its requests end, and ends. If it cannot
+    start, the old one goes on, and the exit code is 1.
+    """
+    answer = _ask(name, "upgrade")
+    text = f"process {answer['pid']} has taken over, within {answer['seconds']:.1f} s"
+    _show(answer, as_json, text)
+
+
+@click.command()
 @click.argument("servers", type=click.IntRange(min=1))
 @_NAME
 @_JSON
@@ -146,7 +169,8 @@ def resume(name: str, as_json: bool) -> None:
 def dump(name: str, as_json: bool) -> None:
     """Show what each server and each compute worker is doing, as tracebacks."""
     answer = _ask(name, "dump")
-    answer["workers"] = asyncio.run(_dump_workers(answer.pop("door")))
+    dumped = _dump_workers(name) if answer.pop("pool") else []
+    answer["workers"] = dumped
     parts = [
         f"server {one['slot']} (pid {one['pid']}):\n{one['traceback']}"
         for one in answer["servers"]
@@ -159,17 +183,66 @@ def dump(name: str, as_json: bool) -> None:
     _show(answer, as_json, "\n".join(parts))
 
 
-async def _dump_workers(door: str) -> list[dict[str, Any]]:
-    """Return what the workers of the shared pool are doing."""
-    if not door:
-        return []
+def _dump_workers(name: str) -> list[dict[str, Any]]:
+    """Return what the workers of a shared pool are doing."""
     from dataclasses import asdict
 
-    from offloop import Pool, runtime
+    from offloop import Pool
 
-    os.environ[runtime.DOOR_VARIABLE] = door
-    async with Pool(engine="shared") as pool:
-        return [asdict(one) for one in await pool.dump()]
+    async def dump() -> list[dict[str, Any]]:
+        async with Pool(engine=f"shared://{name}") as pool:
+            return [asdict(one) for one in await pool.dump()]
+
+    return asyncio.run(dump())
+
+
+@click.command()
+@_NAME
+@_JSON
+@click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=100,
+    metavar="N",
+    help="The latest ones.",
+)
+@click.option("--role", metavar="ROLE", help="server, coordinator, primary.")
+@click.option("--slot", type=int, metavar="N", help="Of the server.")
+def logs(name: str, as_json: bool, follow: bool, **details: Any) -> None:
+    """Show what the processes of a running `offloop serve` have written.
+
+    \b
+    Examples:
+      offloop logs -f
+      offloop logs --role server --slot 0 --lines 500
+    """
+    if not follow:
+        answer = _ask(name, "logs", **details)
+        text = "\n".join(str(Line(**line)) for line in answer["lines"])
+        _show(answer, as_json, text)
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in _follow(name, details):
+            print(json.dumps(line) if as_json else Line(**line), flush=True)
+
+
+def _follow(name: str, details: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Go through lines until nobody writes any more; a new primary's follow."""
+    from offloop.cluster import control
+    from offloop.errors import StartError
+
+    answer = _ask(name, "logs", **details)  # says what is wrong
+    yield from answer["lines"]
+    with contextlib.suppress(StartError):
+        while True:
+            with control.connect(name) as line, contextlib.suppress(ConnectionError):
+                while True:
+                    more = {**details, "lines": _MANY, "after": answer["count"]}
+                    answer = line.ask("logs", **more)
+                    yield from answer["lines"]
+            answer = {"count": 0}  # of whoever comes next
 
 
 @click.command()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop.cluster.loads import Field
 from offloop.cluster.reload import reload
+from offloop.cluster.upgrade import upgrade
 from offloop.errors import StartError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 # Seconds that a server has to say what it does.
 _PATIENCE = 0.5
 
-_COMMANDS = ("status", "reload", "scale", "stop", "drain", "resume", "dump", "signal")
+_COMMANDS = (
+    *("status", "reload", "upgrade", "scale", "stop", "drain", "resume", "dump"),
+    *("signal", "logs"),
+)
 
 # Servers that one may ask for; each needs a seat, and during a reload two.
 _MOST = 128
@@ -101,8 +105,7 @@ class Operations:
 
     async def reload(self, probe: str | None = None) -> dict[str, Any]:
         """Replace servers and workers by such with new code, if that is any good."""
-        if self._reloading.locked():
-            raise StartError("a reload is under way: wait for its end")
+        self._be_alone()
         async with self._reloading:
             began = time.monotonic()
             chosen = self._primary.settings.probe if probe is None else probe
@@ -112,6 +115,30 @@ class Operations:
             finally:
                 self._primary.notifier.tell("READY=1")
             return {"seconds": time.monotonic() - began}
+
+    def _be_alone(self) -> None:
+        if self._reloading.locked():
+            raise StartError("a reload or an upgrade is under way: wait for its end")
+
+    async def upgrade(self) -> dict[str, Any]:
+        """Leave everything to a new primary, if that can do it."""
+        self._be_alone()
+        async with self._reloading:
+            began = time.monotonic()
+            self._primary.notifier.tell_reloading()
+            try:
+                pid = await upgrade(self._primary)
+            except BaseException:
+                self._primary.notifier.tell("READY=1")
+                raise
+            return {"pid": pid, "seconds": time.monotonic() - began}
+
+    async def upgrade_and_say(self) -> None:
+        """Leave everything to a new primary, and tell people if that did not work."""
+        try:
+            await self.upgrade()
+        except StartError as error:
+            self._primary.say(str(error))
 
     async def reload_and_say(self) -> None:
         """Reload, and tell people how it went."""
@@ -177,7 +204,28 @@ class Operations:
             {**self._tell(child), "traceback": await answer or silent}
             for child, answer in asked
         ]
-        return {"servers": servers, "door": self._primary.door}
+        return {"servers": servers, "pool": bool(self._primary.door)}
+
+    async def logs(
+        self,
+        lines: int = 100,
+        role: str | None = None,
+        slot: int | None = None,
+        after: int | None = None,
+    ) -> dict[str, Any]:
+        """Tell the latest lines that anybody has written, or wait for those to come.
+
+        Args:
+            lines: so many at most.
+            role, slot: of those who have written them; None: of any.
+            after: wait until there are others than the first so many ever; None: do
+                not wait.
+        """
+        tail = self._primary.printer.tail
+        if after is not None:
+            await tail.until_more_than(int(after))
+        found = tail.last(int(lines), role, slot, after or 0)
+        return {"lines": [line._asdict() for line in found], "count": tail.count}
 
     async def signal(self, number: int, slot: int | None = None) -> dict[str, Any]:
         """Send a signal to a server, or to all."""

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import messages, runtime
 from offloop.cluster.binding import bind, neighbour
+from offloop.cluster.claims import Claims
 from offloop.cluster.control import Control
 from offloop.cluster.coordinate import DRAIN_TIME
 from offloop.cluster.crew import Crew
 from offloop.cluster.loads import SEATS, Field, Loads, make_page
+from offloop.cluster.operations import Operations
+from offloop.cluster.reload import try_version
 from offloop.cluster.watching import times_of_change, watch
 from offloop.core.children import SupervisionState
 from offloop.core.supervision import Supervision
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
 
     from offloop.cluster.binding import Bound
     from offloop.cluster.coordinate import PoolSettings
+    from offloop.cluster.heritage import Heritage
     from offloop.cluster.logs import Printer
     from offloop.cluster.notify import Notifier
     from offloop.cluster.offspring import Offspring
     from offloop.cluster.settings import ServeSettings
+    from offloop.cluster.upgrade import Heir
 
 #: exit codes beside 0
 START_FAILED = 3
@@ -64,9 +69,11 @@ class Primary:
         bound: what to listen on; stays the caller's.
         printer: of all that is said.
         notifier: tells the service manager.
+        heritage: of the primary whose place this one takes; None: there is none.
+        folder: where a successor of it begins.
 
     Raises:
-        StartError: there is another primary in this home, or a port cannot be had.
+        StartError: a port cannot be had.
     """
 
     def __init__(
@@ -77,25 +84,41 @@ class Primary:
         bound: Sequence[Bound],
         printer: Printer,
         notifier: Notifier,
+        heritage: Heritage | None = None,
+        folder: str = ".",
     ) -> None:
         self.settings = settings
         self._pool = pool
-        self._bound = bound
+        #: what all servers listen on
+        self.bound = bound
         #: what single servers listen on, by slot
         self._own: dict[int, Bound] = {}
-        self._bind_own(settings.workers)
-        self._printer = printer
+        self._heritage = heritage
+        #: servers that there should be
+        self.wanted = settings.workers
+        if heritage is not None:
+            self.wanted = heritage.wanted or settings.workers
+        self._bind_own(self.wanted)
+        self.printer = printer
         self.notifier = notifier
+        notifier.muted = heritage is not None
+        self.folder = folder
+        #: servers of another primary do the same as this one's
+        self._others = heritage is not None
+        #: the process that is about to take this one's place
+        self.heir: Heir | None = None
         self._page = make_page()
         self.loads = Loads(self._page)
         #: seats that are taken
         self._seats: set[int] = set()
         #: those who wait for a change
         self._watchers: list[asyncio.Future[None]] = []
-        self._home = home
-        self._control = Control(self, home)
+        pidfile = settings.pidfile
+        self._claims = Claims(home, pool=pool is not None, pidfile=pidfile)
+        self._operations = Operations(self)
+        self._control = Control(self._operations.obey, home)
         #: why load balancers should send no more requests; "" while they may
-        self._unready = ""
+        self.unready = "" if heritage is None else heritage.unready
         #: gets what the coordinator says of new code for its workers
         self._renewed: asyncio.Future[str] | None = None
         #: when it began, in monotonic seconds
@@ -120,7 +143,7 @@ class Primary:
             environment = {
                 **environment,
                 "OFFLOOP_ENGINE": "shared",
-                runtime.DOOR_VARIABLE: str(home / "pool.sock"),
+                runtime.DOOR_VARIABLE: self.door,
             }
         #: keeps the servers
         self.servers = Crew(
@@ -131,49 +154,115 @@ class Primary:
             settings.graceful_timeout,
             printer,
         )
-        #: servers that there should be
-        self.wanted = settings.workers
 
     async def run(self) -> int:
-        """Serve until somebody ends it; returns the exit code."""
+        """Serve until somebody ends it; returns the exit code.
+
+        Raises:
+            StartError: there is another primary in this home.
+        """
         self._listen_to_signals()
-        self._control.open()
+        if self._heritage is None:
+            self._claims.claim()
+            self._control.open()
+        else:
+            self._heritage.listen()
         self._look_at_use()
         watching, folder = None, self.settings.app_dir
         known = times_of_change(folder) if self.settings.watch else {}
         try:
-            if self._pool is not None:
-                self.coordinators.scale(1)
-                await self.until(lambda: bool(self.coordinators.working))
-            if self.code is None:
-                self.servers.scale(self.wanted)
-                await self.until(lambda: len(self.servers.working) >= self.wanted)
+            await self._start()
+            if self.code is None and self._heritage is not None:
+                await self._take_place(self._heritage)
             if self.code is None:
                 self._serving = True
                 self._say_ready()
                 self.notifier.tell("READY=1")
             if self.settings.watch:
-                act = self._control.reload
+                act = self._operations.reload_and_say
                 watching = asyncio.ensure_future(watch(folder, known, act))
             await self.until(lambda: False)
         finally:
             if watching is not None:
                 watching.cancel()
             await self._end()
+            self.printer.tail.close()
             await self._control.close()
+            self._claims.release()
         assert self.code is not None
         return self.code
+
+    async def _start(self) -> None:
+        """Start the coordinator, then the servers; returns when they are ready."""
+        if self._pool is not None:
+            self.coordinators.scale(1)
+            await self.until(lambda: bool(self.coordinators.working))
+        heritage, probe = self._heritage, self.settings.probe
+        if heritage is not None and probe and self.code is None:
+            # Those who come now have better places to go to than an untried server.
+            try:
+                await try_version(self, probe)
+            except StartError as error:
+                heritage.give_up(str(error))
+                self.stop(START_FAILED)
+        if self.code is None:
+            self.servers.scale(self.wanted)
+            await self.until(
+                lambda: (
+                    len(self.servers.working) >= self.wanted
+                    or (heritage is not None and self.servers.start_failures > 0)
+                )
+            )
+        if self.code is None and heritage is not None and self.servers.start_failures:
+            self._start_failed = True
+            self._look_for_ruin()
+
+    # From one primary to the next one
+
+    async def _take_place(self, heritage: Heritage) -> None:
+        """Take over from the primary that has started this one."""
+        self._claims.seize()
+        self._control.open()
+        await heritage.settle(self.notifier)
+        heritage.close()
+        self._others = False
+        for bound in (*self.bound, *self.own):
+            bound.ours = True
+
+    def hand_over(self, pid: int) -> None:
+        """Let what is under way end, as a new primary has taken over.
+
+        Args:
+            pid: of the new one.
+        """
+        self.say(f"process {pid} has taken over")
+        self.notifier.tell(f"MAINPID={pid}")
+        self.notifier.muted = True
+        self._others = True
+        for bound in (*self.bound, *self.own):
+            bound.ours = False
+        self.stop()
+
+    async def keep_place(self) -> None:
+        """Go on, as the new primary is gone: its names are this one's again."""
+        if self.code is None and self._control.displaced:
+            self._claims.seize()
+            self._control.open()
+
+    @property
+    def own(self) -> list[Bound]:
+        """What single servers listen on, in their order."""
+        return [self._own[slot] for slot in sorted(self._own)]
 
     @property
     def urls(self) -> list[str]:
         """Where it is served."""
-        own = [self._own[slot] for slot in sorted(self._own)]
-        return [bound.url for bound in (*self._bound, *own)]
+        return [bound.url for bound in (*self.bound, *self.own)]
 
     @property
     def door(self) -> str:
         """Path to the coordinator of the shared pool, "" if there is none."""
-        return "" if self._pool is None else str(self._home / "pool.sock")
+        return "" if self._pool is None else str(self._claims.door)
 
     @property
     def state(self) -> str:
@@ -184,7 +273,7 @@ class Primary:
             return "crash loop"
         if not self._serving:
             return "starting"
-        return self._unready or "serving"
+        return self.unready or "serving"
 
     def scale(self, servers: int) -> None:
         """Have so many servers from now on.
@@ -203,7 +292,9 @@ class Primary:
         scheme = "https" if self.settings.uvicorn.get("ssl_certfile") else "http"
         for slot in range(servers) if address else ():
             if slot not in self._own:
-                self._own[slot] = bind(neighbour(address, slot), scheme)
+                where = neighbour(address, slot)
+                left = None if self._heritage is None else self._heritage.take(where)
+                self._own[slot] = left or bind(where, scheme)
 
     def _close_own(self, slot: int) -> None:
         if slot in self._own:
@@ -211,7 +302,7 @@ class Primary:
 
     def set_unready(self, why: str) -> None:
         """Have servers say that no more requests should come; "" that they may."""
-        self._unready = why
+        self.unready = why
         for child in self.servers.children.values():
             child.tell((messages.UNREADY, why))
 
@@ -228,7 +319,7 @@ class Primary:
     def say(self, text: str) -> None:
         """Tell people something."""
         for line in text.splitlines():
-            self._printer.print("primary", None, os.getpid(), line)
+            self.printer.print("primary", None, os.getpid(), line)
 
     def _say_ready(self) -> None:
         where = ", ".join(self.urls)
@@ -252,8 +343,12 @@ class Primary:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
-        loop.add_signal_handler(signal.SIGHUP, self._control.hang_up)
-        loop.add_signal_handler(signal.SIGUSR1, self._printer.reopen)
+        act, operations = self._control.act, self._operations
+        loop.add_signal_handler(signal.SIGHUP, lambda: act(operations.reload_and_say()))
+        loop.add_signal_handler(
+            signal.SIGUSR2, lambda: act(operations.upgrade_and_say())
+        )
+        loop.add_signal_handler(signal.SIGUSR1, self.printer.reopen)
         loop.add_signal_handler(signal.SIGTTIN, self._scale_by, 1)
         loop.add_signal_handler(signal.SIGTTOU, self._scale_by, -1)
 
@@ -278,11 +373,11 @@ class Primary:
             self.notifier.tell("STOPPING=1")
             seconds = self.settings.graceful_timeout
             self.say(f"ending: open requests get {seconds:g} s")
-            for bound in self._bound:
+            for bound in self.bound:
                 bound.close()
             for slot in list(self._own):
                 self._close_own(slot)
-            self.servers.dismiss(self.settings.graceful_timeout)
+            self.servers.dismiss(seconds, others=self._others)
             self.changed()
 
     def stop_now(self) -> None:
@@ -295,15 +390,12 @@ class Primary:
     async def _end(self) -> None:
         """Wait for the end of the servers, then end the coordinator."""
         self.stop()
-        while not self.servers.gone:
+        while not self.servers.gone or self.heir is not None:
             await self._next_change()
         if not self.coordinators.dismissed:
             self.coordinators.dismiss(DRAIN_TIME)
         while not self.coordinators.gone:
             await self._next_change()
-        if self.coordinators.ever_ready:
-            for name in ("pool.sock", "pool.lock"):  # of one that was killed
-                (self._home / name).unlink(missing_ok=True)
         self.loads.close()
         os.close(self._page)
 
@@ -314,7 +406,7 @@ class Primary:
         settings: dict[str, Any] = {"app_dir": self.settings.app_dir}
         if child.role == "coordinator":
             assert self._pool is not None
-            return {**settings, "pool": asdict(self._pool)}, []
+            return {**settings, "pool": asdict(self._pool), "door": self.door}, []
         child.seat = min(set(range(SEATS)) - self._seats)
         self._seats.add(child.seat)
         self.loads.clear(child.seat)
@@ -325,12 +417,12 @@ class Primary:
         settings["graceful_timeout"] = self.settings.graceful_timeout
         settings["ready_path"] = self.settings.ready_path
         settings["uvicorn"] = dict(self.settings.uvicorn)
-        settings["unready"] = self._unready
+        settings["unready"] = self.unready
         settings["limit_concurrency"] = self.settings.limit_concurrency
         child.page = create_file()
         child.hearing = Hearing(child.page, child.send_signal)
         settings["alone"] = bool(self.settings.port_each)
-        bound = list(self._bound)
+        bound = list(self.bound)
         if child.slot in self._own:
             bound.append(self._own[child.slot])
         listeners = [one.socket.fileno() for one in bound]
@@ -387,6 +479,9 @@ class Primary:
         """End if nothing could be started, or no server is left and none can be had."""
         servers = self.servers
         if self._start_failed:
+            if self._heritage is not None:
+                ends = [*servers.ends, *self.coordinators.ends]
+                self._heritage.give_up(ends[-1]["output"] if ends else servers.failure)
             self.stop(START_FAILED)
             return
         failed = servers.supervision.state is SupervisionState.FAILED

@@ -44,14 +44,22 @@ async def reload(primary: Primary, probe: str) -> None:
             then, unless it says so.
     """
     began = time.monotonic()
-    await _try(primary, probe)
+    await try_version(primary, probe)
     await _renew_pool(primary)
     while (old := _oldest(primary, began)) is not None:
         await _replace(primary, old)
 
 
-async def _try(primary: Primary, probe: str) -> None:
-    """See whether a server of the new version is any good."""
+async def try_version(primary: Primary, probe: str) -> None:
+    """See whether a server of the code as it is now is any good.
+
+    Args:
+        primary: whose server it is.
+        probe: path that it must answer without an error; "": none.
+
+    Raises:
+        StartError: it is not; `str` says why.
+    """
     servers = primary.servers
     try:
         canary = servers.try_child()
