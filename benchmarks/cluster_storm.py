@@ -127,7 +127,7 @@ class Clients:
         """Return an answer, over a new connection or one that stays open."""
         keep = self._random.random() < SHARE_KEPT
         while keep and self._idle:
-            reader, writer = self._idle.pop()
+            reader, writer = self._idle.pop(0)
             if not (reader.at_eof() or writer.is_closing()):
                 with contextlib.suppress(ConnectionError, EOFError):
                     return await self._over(reader, writer, path, keep)

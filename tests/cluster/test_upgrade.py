@@ -105,6 +105,7 @@ async def test_a_new_primary_takes_over_and_no_request_is_lost(
 ):
     pidfile = tmp_path / "pid"
     options = ("--workers", "1", "--compute", "1", "--pidfile", str(pidfile))
+    options += ("--timeout-keep-alive", "1")
     with running(tmp_path, *options) as one:
         ended = asyncio.Event()
         clients = cluster_storm.Clients(one.port, 50)
@@ -138,7 +139,8 @@ async def test_a_new_primary_takes_over_and_no_request_is_lost(
         one.write(4)
         os.kill(new["pid"], signal.SIGUSR2)
         await one.until_said(rf"process (?!{new['pid']} )\d+ has taken over")
-        assert {await one.get("/version") for _ in range(6)} == {"4"}
+        while await one.get("/version") != "4":
+            pass  # the old one takes what has come to it already
         ended.set()
         await asking
     assert clients.failures == []
