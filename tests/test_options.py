@@ -214,7 +214,10 @@ def test_an_engine_is_taken_as_given(monkeypatch, engine):
 
 def test_the_environment_overrides_the_engine(monkeypatch):
     monkeypatch.setenv("OFFLOOP_ENGINE", "inline")
-    assert chosen_engine("local") == "inline"
+    assert chosen_engine("local") == chosen_engine("thread") == "inline"
+    monkeypatch.setenv("OFFLOOP_ENGINE", "shared")
+    assert chosen_engine("local") == "shared"
+    assert chosen_engine("thread") == "thread"  # its objects may not travel
     monkeypatch.setenv("OFFLOOP_ENGINE", "")
     assert chosen_engine("local") == "local"
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from offloop.core.policies import ChunkSize
 from offloop.engines.base import Job
 from offloop.errors import NotOffloadable
-from offloop.wire.carried import capture
 from offloop.wire.chunks import Mixed
 from offloop.wire.failures import decode_error
 
@@ -179,7 +178,7 @@ class Plan:
         self.ordered = ordered
         self.return_exceptions = return_exceptions
         #: what each job sees of the context in which `map` was called
-        self.carried = capture() or ()
+        self.carried = engine.capture() or ()
         # A retried chunk would run items again that have succeeded.
         if chunksize is None and options.retries:
             self.chunksize = 1
@@ -367,9 +366,9 @@ class _Flight:
             return [value], {}
         if not isinstance(value, Mixed):
             return value, {}
-        failures = sorted(value.failures.items())
         return value.results, {
-            place: decode_error(payload) for place, payload in failures
+            place: kept if isinstance(kept, Exception) else decode_error(kept)
+            for place, kept in sorted(value.failures.items())
         }
 
 

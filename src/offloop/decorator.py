@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from offloop.ahead import Results
     from offloop.engines.base import Job, Stream
-    from offloop.options import Batch, JobWords, SingleWords
+    from offloop.options import Batch, FunctionWords, OffloadWords
     from offloop.view import PoolView
 
 __all__ = ["Batched", "Offloaded", "OffloadedStream", "configure", "offload"]
@@ -97,7 +97,7 @@ class Offloaded(Protocol[P, T]):
         """Call it with each item and give the results; see `Pool.map`."""
         ...
 
-    def options(self, **changes: Unpack[JobWords]) -> Offloaded[P, T]:
+    def options(self, **changes: Unpack[OffloadWords]) -> Offloaded[P, T]:
         """Return the same function with other job options; see `PoolView.options`."""
         ...
 
@@ -132,7 +132,7 @@ class OffloadedStream(Protocol[P, T]):
         """Call the function itself, here and now."""
         ...
 
-    def options(self, **changes: Unpack[JobWords]) -> OffloadedStream[P, T]:
+    def options(self, **changes: Unpack[OffloadWords]) -> OffloadedStream[P, T]:
         """Return the same function with other job options; see `PoolView.options`."""
         ...
 
@@ -157,11 +157,11 @@ class Batched(Protocol[S_contra, T]):
 
     @overload
     def options(
-        self, *, batch: None, **changes: Unpack[SingleWords]
+        self, *, batch: None, **changes: Unpack[FunctionWords]
     ) -> Offloaded[[Any], list[T]]: ...
     @overload
     def options(
-        self, *, batch: Batch = ..., **changes: Unpack[SingleWords]
+        self, *, batch: Batch = ..., **changes: Unpack[FunctionWords]
     ) -> Batched[S_contra, T]: ...
     def options(self, **changes: Any) -> Any:
         """Return the same function with other job options; see `PoolView.options`."""
@@ -177,15 +177,17 @@ def offload(fn: Callable[P, Coroutine[Any, Any, T]], /) -> Offloaded[P, T]: ...
 @overload
 def offload(fn: Callable[P, T], /) -> Offloaded[P, T]: ...
 @overload
-def offload(*, batch: Batch, **options: Unpack[SingleWords]) -> _OffloadBatched: ...
+def offload(*, batch: Batch, **options: Unpack[FunctionWords]) -> _OffloadBatched: ...
 @overload
-def offload(*, batch: None = ..., **options: Unpack[SingleWords]) -> _Offload: ...
+def offload(*, batch: None = ..., **options: Unpack[FunctionWords]) -> _Offload: ...
 def offload(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function run in a worker process wherever it is awaited.
 
     Args:
         fn: the function; `async def` functions are run in the worker by `asyncio.run`.
-        **options: job options, as for `Pool.options`.
+        **options: job options, as for `Pool.options`, and `engine`: where the function
+            runs, whatever the default pool has; "thread" for what lets go of the
+            interpreter's lock, with arguments that are not copied.
 
     Returns:
         The function as a coroutine function (see `Offloaded`), or, for a generator
@@ -266,7 +268,8 @@ def _check(options: Mapping[str, Any]) -> None:
     if not context.in_worker():
         from offloop.options import JobOptions
 
-        JobOptions().changed(options)
+        words = {word: value for word, value in options.items() if word != "engine"}
+        JobOptions().changed(words)
 
 
 def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
@@ -278,7 +281,7 @@ def _offloaded(fn: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     if not context.in_worker():
         from offloop.default_pools import load_chosen_engine
 
-        load_chosen_engine()
+        load_chosen_engine(options.get("engine"))
     face: Any = _streaming(fn, options) if _generates(fn) else _awaited(fn, options)
     face.__offloop__ = True  # tells a worker to take the function behind it
     face.local = fn

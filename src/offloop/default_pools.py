@@ -1,6 +1,7 @@
-"""The default pools: one for each event loop, begun by the first call.
+"""The default pools of each event loop, begun by the first call.
 
-What `@offload` needs as soon as a function is called where no job runs.
+What `@offload` needs as soon as a function is called where no job runs: one pool, and
+one more for each engine that a function names.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from offloop.engines.choice import load_engine
+from offloop.engines.terms import without_processes
 from offloop.options import chosen_engine
 from offloop.pool import Pool
 
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
 #: `Pool` arguments for default pools to come
 _options: dict[str, Any] = {}
 
-#: the pool of each loop that has one, as long as its engine lives
-_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Pool]] = (
-    weakref.WeakKeyDictionary()
-)
+#: the pools of each loop that has some, by the engine that functions name, "" if they
+#: name none; each as long as its engine lives
+_pools: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[str, weakref.ref[Pool]]
+] = weakref.WeakKeyDictionary()
 
 
 def configure(options: Mapping[str, Any]) -> None:
@@ -40,28 +43,63 @@ def configure(options: Mapping[str, Any]) -> None:
     _options.update(options)
 
 
-def load_chosen_engine() -> None:
-    """Import the engine that default pools will have."""
-    load_engine(chosen_engine("local"))
+def load_chosen_engine(engine: str | None = None) -> None:
+    """Import the engine that default pools will have, or the one that is named.
+
+    Raises:
+        ValueError: there is no such engine.
+    """
+    load_engine(chosen_engine(engine or "local"))
 
 
 def default_view(options: Mapping[str, Any]) -> PoolView:
-    """Return the default pool of the running loop, seen with these job options."""
-    pool = default_pool()
+    """Return the default pool of the running loop, seen with these job options.
+
+    Args:
+        options: of the job, and perhaps the "engine" that it must have.
+    """
+    if "engine" not in options:
+        pool = default_pool()
+        return pool._with(options) if options else pool
+    options = dict(options)
+    pool = default_pool(options.pop("engine"))
     return pool._with(options) if options else pool
 
 
-def default_pool() -> Pool:
-    """Return the default pool of the running loop; begins it if there is none."""
+def default_pool(engine: str | None = None) -> Pool:
+    """Return the default pool of the running loop; begins it if there is none.
+
+    Args:
+        engine: where its jobs must run; None: where it was configured.
+    """
     loop = asyncio.get_running_loop()
-    known = _pools.get(loop)
+    pools = _pools.get(loop)
+    known = None if pools is None else pools.get(engine or "")
     pool = None if known is None else known()
     if pool is None or not pool.is_open:
-        pool = Pool(**{"name": "default", **_options})
+        pool = Pool(**_options_of(engine))
         pool._ends_with_loop = True
         pool._begin()
-        _pools[loop] = weakref.ref(pool)
+        _keep(pool, engine)
     return pool
+
+
+def _options_of(engine: str | None) -> dict[str, Any]:
+    """Return what was configured, as far as an engine can have it."""
+    options = {"name": "default", **_options}
+    if engine:
+        if engine == "thread":
+            for word in without_processes():
+                options.pop(word, None)
+        kind = engine.partition("://")[0]
+        options |= {"engine": engine, "name": f"{options['name']}-{kind}"}
+    return options
+
+
+def _keep(pool: Pool, engine: str | None = None) -> None:
+    """Let a pool be the default one of the running loop, for an engine or for all."""
+    loop = asyncio.get_running_loop()
+    _pools.setdefault(loop, {})[engine or ""] = weakref.ref(pool)
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -80,7 +118,7 @@ async def opened(
         deadline: seconds that its jobs have to end in, when it is left.
     """
     async with Pool(**{"name": "default", **_options, **options}) as pool:
-        _pools[asyncio.get_running_loop()] = weakref.ref(pool)
+        _keep(pool)
         try:
             yield pool
         finally:

@@ -62,6 +62,7 @@ class Lifecycle:
     def __init__(self, options: PoolOptions) -> None:
         self._options = options
         self._make_engine = load_engine(options.engine)
+        self._make_engine.check(options)
         self._listeners = Listeners(options.name)
         #: ends the engine, once for all who ask for that; None before
         self._ending: asyncio.Task[None] | None = None

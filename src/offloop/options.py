@@ -82,6 +82,18 @@ class JobWords(SingleWords, total=False):
     batch: Batch | None
 
 
+class FunctionWords(SingleWords, total=False):
+    """The words of `offload` but `batch`, each of which may be left out."""
+
+    engine: str | None
+
+
+class OffloadWords(FunctionWords, total=False):
+    """The words of `offload`, each of which may be left out."""
+
+    batch: Batch | None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """How calls are gathered for a function that takes a list of items.
@@ -302,10 +314,10 @@ class PoolOptions:
                 'sandbox=True needs isolation="process": rights that a worker has '
                 "given up for one job are gone for all others"
             )
-        if self.sandbox and self.engine == "inline":
+        if self.sandbox and self.engine in ("inline", "thread"):
             raise ValueError(
-                "sandbox=True cannot hold with engine 'inline', which runs jobs in "
-                "this process"
+                f"sandbox=True cannot hold with engine {self.engine!r}, which runs "
+                "jobs in this process"
             )
 
     @property
@@ -317,10 +329,15 @@ class PoolOptions:
 def chosen_engine(engine: str) -> str:
     """Return the engine to use: OFFLOOP_ENGINE overrides the argument.
 
+    But for threads: what is meant to run in this process, with objects that no other
+    one could be sent, stays in it wherever the rest goes.
+
     Raises:
         ValueError: for an engine that does not exist.
     """
-    engine = os.environ.get("OFFLOOP_ENGINE") or engine
+    asked = os.environ.get("OFFLOOP_ENGINE")
+    if asked and (engine != "thread" or asked == "inline"):
+        engine = asked
     one_of("engine", engine.partition("://")[0], ENGINES)
     return engine
 

@@ -56,8 +56,9 @@ class Pool(Lifecycle, PoolView):
     Args:
         max_workers: processes; None: usable cores less one, at least 1, with affinity
             and container quotas respected.
-        engine: where jobs run: "local" (processes of this machine) or "inline" (here,
-            for debugging and tests). The variable OFFLOOP_ENGINE overrides it.
+        engine: where jobs run: "local" (processes of this machine), "thread" (threads
+            of this process), "shared" (the processes of `offloop serve`) or "inline"
+            (here, for debugging and tests). The variable OFFLOOP_ENGINE overrides it.
         max_pending: jobs that may be queued or running; None: any number.
         max_pending_bytes: bytes of encoded arguments, or a text such as "512MiB", from
             which no further job is taken until others have ended; None: any number.

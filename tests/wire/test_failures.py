@@ -16,7 +16,7 @@ from offloop.errors import (
     RemoteTraceback,
 )
 from offloop.wire import failures
-from offloop.wire.failures import decode_error, encode_error
+from offloop.wire.failures import decode_error, deliverable, encode_error
 
 
 def raised(error, cause=None):
@@ -409,3 +409,13 @@ def test_an_error_by_value_is_loaded_without_its_class_at_hand():
     assert str(decode_error(data)) == "a"
     assert b"cloudpickle" in data
     assert cloudpickle.__name__ not in failures.__dict__
+
+
+@pytest.mark.parametrize("steers", [StopIteration(1), SystemExit(3)])
+def test_what_stays_in_its_process_is_itself_but_for_what_steers_a_loop(steers):
+    error = raised(Odd(code=5))
+    assert deliverable(error, job_id=7, function="app.thumbnail") is error
+    assert error.__traceback__.tb_frame.f_code.co_name == "raised"
+    stand_in = deliverable(raised(steers), job_id=7, function="app.thumbnail")
+    assert type(stand_in) is ControlFlowError
+    assert (stand_in.job_id, stand_in.function) == (7, "app.thumbnail")

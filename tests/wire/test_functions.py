@@ -31,7 +31,7 @@ from jobs_wire import (
 )
 from offloop.errors import NotOffloadable
 from offloop.wire import functions
-from offloop.wire.functions import APPLY, FunctionCache, FunctionTable
+from offloop.wire.functions import APPLY, FunctionCache, FunctionTable, OwnFunctions
 
 GLOBAL = 1
 
@@ -490,3 +490,17 @@ def test_in_another_process():
         assert remote.call(lambda: GLOBAL) == 1
         with pytest.raises(ZeroDivisionError):
             remote.call(divmod, 1, 0)
+
+
+def test_what_stays_in_its_process_goes_by_its_name_and_captures_anything():
+    own = OwnFunctions()
+    made = [functools.partial(add, object())] + [lambda: object()] * 2
+    (first, _), (second, args), (third, _) = (own.prepare(fn, (1,)) for fn in made)
+    assert second is third
+    assert args == (made[1], 1)
+    assert (first.id, first.module, first.kind) == (APPLY, "jobs_wire", "plain")
+    assert second.module == __name__
+    function, (bound, *rest) = own.prepare(functools.partial(twice, 4), ())
+    assert (function.name, bound(), rest) == ("jobs_wire.twice", 8, [])
+    with pytest.raises(NotOffloadable, match="a function is needed"):
+        own.prepare("none", ())

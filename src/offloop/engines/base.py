@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from offloop.wire import carried as carriage
 from offloop.wire import puts
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from offloop.engines.call import Call
     from offloop.errors import PoolFull
-    from offloop.options import JobOptions
+    from offloop.options import JobOptions, PoolOptions
     from offloop.telemetry.tallies import FunctionStats
     from offloop.wire.carried import Carried
     from offloop.wire.puts import Stored
@@ -418,6 +419,19 @@ class Engine(abc.ABC):
         self.keeper: object = None
         #: what operates it from outside, if anything does; hangs up before it ends
         self.operated: Any = None
+
+    @classmethod
+    def check(cls, options: PoolOptions) -> None:
+        """Refuse options of a pool that cannot be kept here, before it is started.
+
+        Raises:
+            UsageError: names the one.
+        """
+        del options  # most engines can have all
+
+    def capture(self) -> Carried | None:
+        """Return what a job sees of the current context; None if it is nothing."""
+        return carriage.capture()
 
     @abc.abstractmethod
     def begin(self) -> None:

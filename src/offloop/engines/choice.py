@@ -8,21 +8,30 @@ from typing import TYPE_CHECKING
 from offloop.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Protocol
 
     from offloop.engines.base import Engine
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners
 
+    class EngineType(Protocol):
+        """An engine's class."""
+
+        def __call__(self, options: PoolOptions, listeners: Listeners, /) -> Engine: ...
+
+        def check(self, options: PoolOptions) -> None: ...
+
+
 _ENGINES = {
     "local": ("offloop.engines.local", "LocalEngine"),
     "inline": ("offloop.engines.inline", "InlineEngine"),
     "shared": ("offloop.engines.shared", "SharedEngine"),
+    "thread": ("offloop.engines.thread", "ThreadEngine"),
 }
 
 
-def load_engine(name: str) -> Callable[[PoolOptions, Listeners], Engine]:
-    """Import an engine and return what makes it.
+def load_engine(name: str) -> EngineType:
+    """Import an engine and return its class.
 
     Importing takes some 50 ms once, so it is done when a pool or an offloaded function
     is made and not when it is first used: a loop runs then.
@@ -37,6 +46,5 @@ def load_engine(name: str) -> Callable[[PoolOptions, Listeners], Engine]:
             f"{', '.join(_ENGINES)}"
         )
     module, attribute = _ENGINES[kind]
-    make: Callable[[PoolOptions, Listeners], Engine]
-    make = getattr(import_module(module), attribute)
-    return make
+    engine: EngineType = getattr(import_module(module), attribute)
+    return engine

@@ -33,7 +33,6 @@ from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolClosed, PoolFull
 from offloop.wire import codec, failures
-from offloop.wire.carried import capture
 from offloop.wire.functions import FunctionTable
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class ScheduledEngine(Engine):
             terms = self._terms(named, options, many)
         deadline = now + terms.timeout
         call = Call(self._next_id(), terms, future, deadline)
-        call.carried = carried = capture() if carried is None else carried
+        call.carried = carried = self.capture() if carried is None else carried
         call.buffers = call.stored = ()
         call.started_at = 0.0
         if type(future) is Job:
@@ -267,7 +266,7 @@ class ScheduledEngine(Engine):
     def _enter(self, call: Call, now: float) -> None:
         """Let the scheduler have an encoded call."""
         if self._counts_bytes:
-            call.size = _size_of(call)
+            call.size = self._size_of(call)
         self._scheduler.job_held(call, now)
         if self._alone:
             self._alone = False
@@ -278,6 +277,18 @@ class ScheduledEngine(Engine):
                 self.loop.call_soon(self._turn_ended)
             elif self._held == _FULL:
                 self._release(now)
+
+    def _size_of(self, call: Call) -> int:
+        """Return the bytes that the arguments of a call take, wherever they are."""
+        arguments: Any = call.arguments
+        size = 0
+        if type(arguments) is tuple:  # plain values, which travel without a pickle
+            for value in arguments:
+                size += len(value) if isinstance(value, str | bytes) else 8
+        elif arguments is not None:
+            size = len(arguments)
+        buffers: Any = call.buffers  # bytes, or places in shared memory
+        return size + sum(getattr(one, "size", None) or len(one) for one in buffers)
 
     @abc.abstractmethod
     async def _wait_memory(self) -> None:
@@ -387,8 +398,20 @@ class ScheduledEngine(Engine):
         run_time: float,
         now: float,
     ) -> None:
-        """Tell the scheduler that a job's function raised."""
+        """Tell the scheduler that a job's function raised, elsewhere."""
         error = failures.decode_error(payload)
+        self._note_error(number, job, error, started, run_time, now)
+
+    def _note_error(
+        self,
+        number: int,
+        job: int,
+        error: BaseException,
+        started: float,
+        run_time: float,
+        now: float,
+    ) -> None:
+        """Tell the scheduler that a job's function raised this."""
         call: Any = self._scheduler.held(number, job)
         retryable = False
         if call is not None:
@@ -526,16 +549,3 @@ def snapshot(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:
     """Return a copy of a buffer that nobody else can change."""
     view = memoryview(buffer)
     return bytes(view) if view.readonly else bytearray(view)
-
-
-def _size_of(call: Call) -> int:
-    """Return the bytes that the arguments of a call take, wherever they are."""
-    arguments: Any = call.arguments
-    size = 0
-    if type(arguments) is tuple:  # plain values, which travel without a pickle
-        for value in arguments:
-            size += len(value) if isinstance(value, str | bytes) else 8
-    elif arguments is not None:
-        size = len(arguments)
-    buffers: Any = call.buffers  # bytes, or places in shared memory
-    return size + sum(getattr(one, "size", None) or len(one) for one in buffers)

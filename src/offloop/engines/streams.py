@@ -22,7 +22,6 @@ from offloop.engines import endings
 from offloop.engines.base import Inflow, Job
 from offloop.errors import NotOffloadable, PoolFull
 from offloop.wire import codec, flow
-from offloop.wire.carried import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from offloop.engines.call import Call
     from offloop.errors import PoolClosed
     from offloop.options import JobOptions
+    from offloop.wire.carried import Carried
     from offloop.wire.codec import Buffer, Payload
     from offloop.wire.functions import Function
 
@@ -52,6 +52,9 @@ class Host(Protocol):
     def closed_by(self) -> PoolClosed | None:
         """Return the error of those who use the engine after its end."""
 
+    def capture(self) -> Carried | None:
+        """Return what a job sees of the current context; None if it is nothing."""
+
 
 class Parts(Inflow):
     """The parts of one stream.
@@ -72,7 +75,7 @@ class Parts(Inflow):
         self._open_streams = open_streams
         self._called = call
         #: what the generator sees of the context of the caller
-        self._carried = capture() or ()
+        self._carried = engine.capture() or ()
         #: parts that the generator may be ahead
         self._ahead = call[3].buffersize or flow.PARTS_AHEAD
         self.job = None

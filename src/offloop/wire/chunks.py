@@ -30,12 +30,12 @@ class Mixed:
     Args:
         results: of the items in order; None for one that failed. It ends with the first
             failure if the chunk was not to go on.
-        failures: encoded errors by the item's place in the chunk.
+        failures: errors by the item's place in the chunk, encoded where they travel.
     """
 
     __slots__ = ("failures", "results")
 
-    def __init__(self, results: list[Any], failures: dict[int, bytes]) -> None:
+    def __init__(self, results: list[Any], failures: dict[int, Any]) -> None:
         self.results = results
         self.failures = failures
 
@@ -50,6 +50,7 @@ def run(
     finish: Callable[[CoroutineType[Any, Any, Any]], Any],
     job_id: int,
     name: str,
+    keep: Callable[..., Any] = encode_error,
 ) -> list[Any] | Mixed:
     """Call a function with each item of a chunk.
 
@@ -61,6 +62,7 @@ def run(
         finish: runs a coroutine that the function has returned, and gives its result.
         job_id: number of the job, for errors.
         name: of the function, for errors.
+        keep: makes of an error what stands for it in `Mixed`.
 
     Returns:
         The results, if no item has failed.
@@ -72,7 +74,7 @@ def run(
     if front:
         function = partial(function, *front)
     results: list[Any] = []
-    failures: dict[int, bytes] = {}
+    failures: dict[int, Any] = {}
     for row in rows:
         try:
             value = function(*row) if spread else function(row)
@@ -81,7 +83,7 @@ def run(
         except JobInterrupted:
             raise
         except BaseException as error:
-            failures[len(results)] = encode_error(error, job_id=job_id, function=name)
+            failures[len(results)] = keep(error, job_id=job_id, function=name)
             value = None
             if not go_on:
                 results.append(value)

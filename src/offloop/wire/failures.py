@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["decode_error", "encode_error"]
+__all__ = ["decode_error", "deliverable", "encode_error"]
 
 #: characters of a worker's traceback that travel, of its beginning and of its end
 TEXT_HEAD, TEXT_TAIL = 16 * 1024, 48 * 1024
@@ -87,6 +87,18 @@ def decode_error(data: bytes | bytearray | memoryview) -> Exception:
     if steers or not isinstance(error, Exception):
         return _stand_in(node, story, ControlFlowError, error)
     return error
+
+
+def deliverable(error: BaseException, *, job_id: int, function: str) -> Exception:
+    """Return what stands for an exception that stays in its process: itself.
+
+    Its traceback loses the frames of ours that lead to the user's. What would end or
+    confuse an event loop becomes what it is when it has travelled.
+    """
+    steers = isinstance(error, (StopIteration, StopAsyncIteration))
+    if steers or not isinstance(error, Exception):
+        return decode_error(encode_error(error, job_id=job_id, function=function))
+    return error.with_traceback(_users(error))
 
 
 # ---- in the worker -------------------------------------------------------------------
@@ -212,13 +224,19 @@ def _traceback_text(error: BaseException) -> str:
     """Format the traceback, without the frames of ours that lead to the user's."""
     import traceback
 
-    trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next
-    text = "".join(traceback.TracebackException(type(error), error, trace).format())
+    shown = traceback.TracebackException(type(error), error, _users(error))
+    text = "".join(shown.format())
     if len(text) <= TEXT_HEAD + TEXT_TAIL:
         return text
     return f"{text[:TEXT_HEAD]}\n  [... cut here ...]\n{text[-TEXT_TAIL:]}"
+
+
+def _users(error: BaseException) -> types.TracebackType | None:
+    """Return the traceback from the first frame on that is not ours."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return trace
 
 
 # ---- in the caller's process ---------------------------------------------------------

@@ -33,7 +33,10 @@ if TYPE_CHECKING:  # `typing` costs a worker milliseconds at start
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["APPLY", "Function", "FunctionCache", "FunctionTable", "apply", "describe"]
+__all__ = [
+    *("APPLY", "Function", "FunctionCache", "FunctionTable", "OwnFunctions"),
+    *("apply", "describe"),
+]
 
 #: number of the function that applies its first argument to the others
 APPLY = 0
@@ -292,6 +295,29 @@ class FunctionTable:
         else:
             return False  # a metaclass or an odd builtin: nobody knows
         return all(self._see(one, parts, seen) for one in captured)
+
+
+class OwnFunctions(FunctionTable):
+    """Names functions that are called in their own process: nothing of them travels.
+
+    They all go by APPLY; closures that are made of the same lines count as one.
+    """
+
+    def prepare(
+        self, fn: Callable[..., Any], args: tuple[Any, ...]
+    ) -> tuple[Function, tuple[Any, ...]]:
+        """Name a function and give the arguments that its call must carry, it first.
+
+        Raises:
+            NotOffloadable: it is no callable.
+        """
+        fn = _unwrap(fn)
+        if not callable(fn):
+            raise NotOffloadable(_not_callable(fn))
+        function = self._apply(fn)
+        if function.module is None:
+            function.module = getattr(_innermost(fn), "__module__", None) or ""
+        return function, (partial(apply, fn) if isinstance(fn, partial) else fn, *args)
 
 
 def _unchanged(before: list[object] | None, now: list[object] | None) -> bool:
