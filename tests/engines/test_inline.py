@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import jobs
-from offloop import Pool, offload
+from offloop import Pool, current_job, offload
 from offloop.errors import (
     JobTimeout,
     NotOffloadable,
@@ -67,6 +67,18 @@ async def test_errors_arrive_as_from_a_worker():
             await pool.run(jobs.system_exit)
         with pytest.raises(ModuleNotFoundError):
             await pool.run(__import__, "no_such_module")
+
+
+async def test_an_error_that_is_worth_it_is_tried_again():
+    async with Pool(engine="inline") as pool:
+        job = pool.options(retries=1, retry_on=ValueError).submit(fail_at_first)
+        assert await job == 2
+
+
+def fail_at_first():
+    if current_job().attempt == 1:
+        raise ValueError("at first")
+    return current_job().attempt
 
 
 async def test_async_functions_closures_and_map():

@@ -270,6 +270,7 @@ class InlineEngine(ScheduledEngine):
         payload = failures.encode_error(error, job_id=call.id, function=name)
         now = time.monotonic()
         self._heard_error(_HERE, call.id, payload, began, now - began, now)
+        self._arm()  # it may be tried again, in a moment
 
 
 class _Loaded:
