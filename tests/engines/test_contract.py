@@ -56,6 +56,7 @@ async def opened(engine, stack):
     return pool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", contract.CHECKS)
 def test_the_engine_does_what_the_table_says(engine, line, gate):
     runner, pool = engine

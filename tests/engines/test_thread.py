@@ -340,6 +340,7 @@ async def test_closing_does_not_wait_for_what_cannot_be_stopped(gate, caplog):
     until.open()
 
 
+@pytest.mark.slow
 def test_a_program_ends_though_a_job_does_not():
     code = (
         "import asyncio, time\n"
