@@ -15,6 +15,7 @@ import pytest
 
 import jobs
 import jobs_context
+import jobs_contract
 import jobs_streams
 from offloop import Batch
 from offloop.errors import (
@@ -149,32 +150,13 @@ async def busy(pool, gate):
     await asyncio.gather(*held)
 
 
-async def loop_asynchronously(reached, stopped):
-    """Wait for ever, and tell when that is over."""
-    try:
-        jobs.reach(reached)
-        await asyncio.Event().wait()
-    finally:
-        jobs.reach(stopped)
-
-
-def loop(reached, stopped):
-    """Compute for ever, and tell when that is over."""
-    try:
-        jobs.reach(reached)
-        while True:
-            pass
-    finally:
-        jobs.reach(stopped)
-
-
 @of("`timeout` and `run_timeout` stop a coroutine")
 async def timeouts(pool, gate):
     for word in ("timeout", "run_timeout"):
         here, stopped = gate(), gate()
         view = pool.options(**{word: 0.2})
         with pytest.raises(JobTimeout, match=word) as caught:
-            await view.run(loop_asynchronously, str(here), str(stopped))
+            await view.run(jobs_contract.loop_asynchronously, str(here), str(stopped))
         assert caught.value.kind == word
         if here.was_reached():  # else its time was over before it began
             await stopped.reached()
@@ -182,15 +164,17 @@ async def timeouts(pool, gate):
 
 @of("cancelling stops a coroutine")
 async def cancels(pool, gate):
-    await cancel(pool, gate, loop_asynchronously)
+    await cancel(pool, gate, jobs_contract.loop_asynchronously)
 
 
 @of("both stop Python code")
 async def interrupts(pool, gate):
-    await cancel(pool, gate, loop)
+    await cancel(pool, gate, jobs_contract.loop)
     here, stopped = gate(), gate()
     with pytest.raises(JobTimeout):
-        await pool.options(run_timeout=0.2).run(loop, str(here), str(stopped))
+        await pool.options(run_timeout=0.2).run(
+            jobs_contract.loop, str(here), str(stopped)
+        )
     if here.was_reached():
         await stopped.reached()
 
@@ -248,7 +232,7 @@ async def streams(pool, gate):
         await anext(parts)
     asked = gate()
     async with contextlib.aclosing(
-        pool.options(buffersize=2).stream(endless, str(asked))
+        pool.options(buffersize=2).stream(jobs_contract.endless, str(asked))
     ) as stream:
         async for part in stream:
             if part == 9:
@@ -257,16 +241,6 @@ async def streams(pool, gate):
     stream = pool.stream(jobs_streams.with_value)
     assert [part async for part in stream] == [1]
     assert await stream.job == "the value"
-
-
-def endless(closed):
-    number = 0
-    try:
-        while True:
-            yield number
-            number += 1
-    finally:
-        jobs.reach(closed)
 
 
 @of("progress")
@@ -316,16 +290,12 @@ async def gathering(pool, gate):
     assert await asyncio.gather(*calls) == [3, 3, 3]
     assert lines_of(path) == 1
     batched = pool.options(batch=Batch(max_size=3, max_wait=60))
-    calls = [batched.run(double_all, n) for n in range(3)]
+    calls = [batched.run(jobs_contract.double_all, n) for n in range(3)]
     assert await asyncio.gather(*calls) == [0, 2, 4]
 
 
 def lines_of(path):
     return len(Path(path).read_text().splitlines())
-
-
-def double_all(items):
-    return [2 * item for item in items]
 
 
 @of("`initializer`")
