@@ -52,16 +52,27 @@ def bare(monkeypatch):
 
 def test_what_the_root_logger_gets_is_sent_and_kept(bare):
     bare()
+    own = logging.getLogger("user.own")
+    own.setLevel(logging.CRITICAL)  # the worker's code has its reasons
     ends = Ends()
-    ends.records.listen({"": logging.INFO, "user.quiet": logging.ERROR})
+    ends.records.listen({"": logging.INFO, "user.quiet": logging.ERROR, own.name: 10})
+    own.error("not this")
     logging.getLogger("user.loud").info("hello %d", 1, extra={"who": None})
     logging.getLogger("user.quiet").warning("not this")
     logging.getLogger("user.loud").warning("where", stack_info=True)
-    logging.getLogger("user.quiet").setLevel(logging.NOTSET)
-    first, second = ends.rows
+    try:
+        raise LookupError("here")
+    except LookupError:
+        logging.getLogger("user.quiet").exception("caught", stack_info=True)
+    ends.records.flush()  # there is nothing left
+    for name in ("user.quiet", "user.own"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    first, second, third = ends.rows
     assert first[:3] == ("user.loud", logging.INFO, "hello 1")
     assert first[-3:] == ({"who": None}, 7, "work")
     assert "Stack (most recent call last)" in second[8]
+    assert third[8].startswith("Traceback (most")
+    assert "LookupError: here\nStack (most" in third[8]
     assert ends.kept.startswith(b"hello 1\nwhere\nStack")
 
 
