@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.servers import free_port
+from benchmarks.servers import free_port, live
 
 ROUNDS = 3
 SECONDS = 3.0
@@ -34,11 +34,8 @@ _HEADERS = [(b"content-length", str(len(_BODY)).encode())]
 async def app(scope, receive, send):
     """Answer; below /burn after 20 ms of the processor's time."""
     if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"].endswith("shutdown"):
-                return
+        await live(receive, send)
+        return
     if scope["path"] == "/burn":
         until = time.thread_time() + BURN
         while time.thread_time() < until:

@@ -36,14 +36,20 @@ APP = "benchmarks.servers:app"
 STALLED = 1.0
 
 
+async def live(receive, send):
+    """Begin when the server does, and end with it: all of ASGI's lifespan."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"].endswith("shutdown"):
+            return
+
+
 async def app(scope, receive, send):
     """Block for as many seconds as the path says, then tell the process's number."""
     if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"].endswith("shutdown"):
-                return
+        await live(receive, send)
+        return
     time.sleep(float(scope["path"].strip("/") or 0))  # noqa: ASYNC251
     body = str(os.getpid()).encode()
     headers = [(b"content-length", str(len(body)).encode())]

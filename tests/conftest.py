@@ -1,8 +1,9 @@
 """The house rules of every test: `async def` runs, and nothing is left behind.
 
-An `async def` test runs in an event loop of its own. Marked with `loops` it runs twice,
-once under asyncio and once under uvloop. Fixtures are plain functions: what must be
-opened in the loop is opened by the test with ``async with``.
+An `async def` test runs in an event loop of its own, unless it borrows a pool
+(`lending`). Marked with `loops` it runs twice, under asyncio and under uvloop. Fixtures
+are plain functions: what must be opened in the loop is opened by the test with ``async
+with``.
 """
 
 from __future__ import annotations
@@ -31,16 +32,26 @@ if TYPE_CHECKING:
 # that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["pytester", "gates", "worker_parent"]
+pytest_plugins = ["pytester", "gates", "lending", "worker_parent"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use half as many processes again as there are cores: tests also wait."""
+    return len(os.sched_getaffinity(0)) * 3 // 2
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run `async def` tests in a fresh event loop."""
+    """Run `async def` tests in a fresh loop, or in that of the pools they borrow."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    lender = arguments.get("lend")
+    if lender is not None:
+        lender.run(pyfuncitem.obj(**arguments))
+        return True
     factory = pyfuncitem.funcargs["loop_factory"]
     with asyncio.Runner(debug=False, loop_factory=factory) as runner:
         runner.run(pyfuncitem.obj(**arguments))
@@ -103,7 +114,9 @@ if sys.platform == "linux":
             uvloop.new_event_loop().close()  # the first one opens a pipe
 
     @pytest.fixture(autouse=True)
-    def _no_leaks(runtime: str) -> Iterator[None]:
+    def _no_leaks(runtime: str, request: pytest.FixtureRequest) -> Iterator[None]:
+        if "lend" in request.fixturenames:
+            request.getfixturevalue("lend")  # what it opens is for later tests too
         before = leaks.take(runtime)
         yield
         left = leaks.find(before, runtime)

@@ -75,14 +75,29 @@ class Serving:
         """All that it has said."""
         return "".join(self._lines)
 
-    def until_said(self, pattern: str) -> re.Match[str]:
-        """Wait until a line matches."""
-        seen = 0
+    @property
+    def heard(self) -> int:
+        """How many lines it has said so far."""
+        return len(self._lines)
+
+    def until_said(
+        self, pattern: str, *, since: int = 0, times: int = 1
+    ) -> re.Match[str]:
+        """Wait until a line matches, or so many do; returns the last match.
+
+        Args:
+            pattern: to look for in each line.
+            since: lines that it had said before (`heard`), which do not count.
+            times: how many lines must match.
+        """
+        seen = since
         with self._changed:
             while True:
                 for line in self._lines[seen:]:
                     if found := re.search(pattern, line):
-                        return found
+                        times -= 1
+                        if not times:
+                            return found
                     if line == "(end)":
                         raise AssertionError(f"no {pattern!r} in:\n{self.said}")
                 seen = len(self._lines)

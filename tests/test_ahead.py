@@ -107,16 +107,16 @@ async def test_long_items_go_one_by_one(gate):
         assert [await first] + [each async for each in results] == ["met"] * 3
 
 
-async def test_several_iterables_end_with_the_shortest():
-    async with Pool(1) as pool:
+async def test_several_iterables_end_with_the_shortest(lend):
+    async with lend() as pool:
         got = [r async for r in pool.map(jobs.add, range(5), numbers([]))]
         assert got == [0, 2, 4, 6, 8]
         assert [r async for r in pool.map(jobs.add)] == []
         assert [r async for r in pool.map(jobs.add, [])] == []
 
 
-async def test_every_kind_of_callable():
-    async with Pool(1) as pool:
+async def test_every_kind_of_callable(lend):
+    async with lend() as pool:
         point = jobs.Point(1, 2)
         for chunksize in (1, 3):
             got = [r async for r in pool.map(point, range(5), chunksize=chunksize)]
@@ -125,9 +125,9 @@ async def test_every_kind_of_callable():
             assert [len(r) async for r in got] == [9, 70_000]
 
 
-async def test_large_items_of_every_kind():
+async def test_large_items_of_every_kind(lend):
     items = [bytes(70_000), bytearray(20_000), memoryview(b"x" * 30_000), "ä" * 40_000]
-    async with Pool(1) as pool:
+    async with lend() as pool:
         for chunksize in (1, 4):
             got = [r async for r in pool.map(len, items, chunksize=chunksize)]
             assert got == [70_000, 20_000, 30_000, 40_000]
@@ -135,8 +135,8 @@ async def test_large_items_of_every_kind():
             assert [len(args[0]) async for args, _ in pairs] == [70_000, 20_000]
 
 
-async def test_asynchronous_iterables():
-    async with Pool(2) as pool:
+async def test_asynchronous_iterables(lend):
+    async with lend(2) as pool:
         got = [r async for r in pool.map(jobs.add, numbers_async([], until=500))]
         assert got == list(range(500))
         mixed = pool.map(jobs.add, range(7), numbers_async([]))
@@ -145,7 +145,7 @@ async def test_asynchronous_iterables():
         assert [r async for r in nothing] == []
 
 
-async def test_what_an_asynchronous_iterable_gives_is_not_held_back():
+async def test_what_an_asynchronous_iterable_gives_is_not_held_back(lend):
     more = asyncio.Event()
 
     async def one_by_one():
@@ -153,7 +153,7 @@ async def test_what_an_asynchronous_iterable_gives_is_not_held_back():
         await more.wait()
         yield 2
 
-    async with Pool(1) as pool:
+    async with lend() as pool:
         results = pool.map(jobs.add, one_by_one(), chunksize=10)
         assert await anext(results) == 1
         more.set()
@@ -220,13 +220,13 @@ async def test_who_breaks_out_stops_what_is_going_and_what_is_read(source, gate)
                 break
 
 
-async def test_results_come_as_jobs_end_if_order_does_not_matter(gate):
+async def test_results_come_as_jobs_end_if_order_does_not_matter(lend, gate):
     reached, until = gate(), gate()
 
     def slow_or_quick(index):
         return jobs.meet(str(reached), str(until)) if index == 0 else index
 
-    async with Pool(2) as pool:
+    async with lend(2) as pool:
         got = []
         async for result in pool.map(slow_or_quick, range(500), ordered=False):
             got.append(result)
@@ -324,8 +324,8 @@ async def test_an_error_of_the_source_comes_after_the_results_of_its_items():
             assert got == [0, 1, 2, 3, 4]
 
 
-async def test_what_is_no_iterable_is_an_error_at_the_call():
-    async with Pool(1) as pool:
+async def test_what_is_no_iterable_is_an_error_at_the_call(lend):
+    async with lend() as pool:
         with pytest.raises(TypeError, match="int"):
             pool.map(jobs.add, 3)
         with pytest.raises(TypeError, match="int"):

@@ -96,9 +96,9 @@ async def test_variables_of_modules_that_the_job_imports_are_there_then():
         assert await contextvars.Context().run(pool.submit, seen.see) == "none"
 
 
-async def test_calls_that_run_together_see_the_context_of_the_first():
+async def test_calls_that_run_together_see_the_context_of_the_first(lend):
     batch = Batch(max_size=2, max_wait=60)
-    async with Pool(1) as pool:
+    async with lend() as pool:
         both = pool.options(batch=batch)
 
         async def call(value):

@@ -24,8 +24,8 @@ async def square_in_job(number: int) -> int:
 
 
 @pytest.mark.parametrize("value", [3, [1, 2], {"a": 1}])
-async def test_equal_calls_share_a_run(value):
-    async with Pool(1) as pool:
+async def test_equal_calls_share_a_run(lend, value):
+    async with lend() as pool:
         view = pool.options(single_flight=True)
         same = await asyncio.gather(*(view.run(job_of, value) for _ in range(5)))
         assert len(set(same)) == 1
@@ -114,8 +114,8 @@ async def test_a_batch_runs_when_its_first_item_has_waited_enough():
         assert not pool._gathering._batches
 
 
-async def test_an_item_of_a_batch_may_fail_alone():
-    async with Pool(1) as pool:
+async def test_an_item_of_a_batch_may_fail_alone(lend):
+    async with lend() as pool:
         view = pool.options(batch=Batch(max_size=3, max_wait=60))
         calls = [view.run(halves, n) for n in (2, 3, 4)]
         one, error, two = await asyncio.gather(*calls, return_exceptions=True)
@@ -124,8 +124,8 @@ async def test_an_item_of_a_batch_may_fail_alone():
 
 
 @pytest.mark.parametrize("function", [jobs.echo, len, jobs.raise_value_error])
-async def test_a_batch_that_fails_fails_for_all(function):
-    async with Pool(1) as pool:
+async def test_a_batch_that_fails_fails_for_all(lend, function):
+    async with lend() as pool:
         view = pool.options(batch=Batch(max_size=2, max_wait=60))
         calls = [view.run(function, n) for n in (1, 2)]
         errors = await asyncio.gather(*calls, return_exceptions=True)

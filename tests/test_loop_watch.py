@@ -33,6 +33,10 @@ def line_of(mark):
     return number
 
 
+#: the callback of what nobody has seen
+UNSEEN = "something that was not seen"
+
+
 class Heard:
     """Collects what a watch tells, and waits for it."""
 
@@ -50,6 +54,21 @@ class Heard:
         self._came.clear()
         return self.all[-1]
 
+    async def of(self, function):
+        """Let a function hold the loop until it was seen; returns what is told of it.
+
+        Who looks must get a core meanwhile, and on a busy machine the loop is held by
+        others too: then nobody is named.
+        """
+        for _ in range(10):
+            asyncio.get_running_loop().call_soon(function)
+            blocked = await self.next()
+            while blocked.callback not in (function.__name__, UNSEEN):
+                blocked = await self.next()
+            if blocked.callback == function.__name__:
+                return blocked
+        raise AssertionError(f"{function.__name__} was never seen: {self.all}")
+
 
 @pytest.mark.loops
 @pytest.mark.slow
@@ -57,18 +76,18 @@ async def test_whatever_blocks_is_named_with_its_line(caplog):
     heard = Heard()
     with watch_loop(0.1, on_blocked=heard) as watch:
         for function, mark in PLANTED.items():
-            asyncio.get_running_loop().call_soon(function)
-            blocked = await heard.next()
+            blocked = await heard.of(function)
             assert blocked.where.startswith(f"blocking.py:{line_of(mark)} in "), mark
             assert blocked.callback == function.__name__
             assert blocked.task == ""
             assert blocked.seconds >= 0.1
             assert 0 < blocked.share <= 1
             assert f"line {line_of(mark)}, in" in blocked.stack
-        assert watch.blocked == len(PLANTED)
+        assert watch.blocked == len(heard.all) >= len(PLANTED)
         assert watch.lag.largest >= 0.1
     told = [one for one in caplog.records if one.levelno == logging.WARNING]
-    assert len(told) == len(PLANTED)
+    assert len(told) == len(heard.all)
+    told = [one for one in told if one.offloop_blocked.callback != UNSEEN]
     assert re.search(
         r"held for \d+ ms by sleep, at blocking.py:\d+ in sleep: consider @offload",
         told[0].getMessage(),

@@ -51,13 +51,13 @@ async def test_run_waits_for_the_result():
         assert results == [2 * n for n in range(300)]
 
 
-async def test_every_kind_of_callable():
+async def test_every_kind_of_callable(lend):
     offset = 7
 
     def local(value):
         return value + offset
 
-    async with Pool(1) as pool:
+    async with lend() as pool:
         point = jobs.Point(1, 2)
         assert await pool.run(lambda value: value + 1, 1) == 2
         assert await pool.run(local, 1) == 8
@@ -70,16 +70,16 @@ async def test_every_kind_of_callable():
         assert await pool.run(jobs.doubled, 4) == 8
 
 
-async def test_arguments_are_encoded_at_the_call():
-    async with Pool(1) as pool:
+async def test_arguments_are_encoded_at_the_call(lend):
+    async with lend() as pool:
         values = [1, 2]
         job = pool.submit(len, values)
         values.append(3)
         assert await job == 2
 
 
-async def test_large_arguments_are_encoded_at_the_call():
-    async with Pool(1) as pool:
+async def test_large_arguments_are_encoded_at_the_call(lend):
+    async with lend() as pool:
         data = bytearray(100_000)
         job = pool.submit(bytes.count, b"x" * 100_000, b"x")
         other = pool.submit(sum, data)
@@ -88,8 +88,8 @@ async def test_large_arguments_are_encoded_at_the_call():
         assert await other == 0
 
 
-async def test_large_results_come_back():
-    async with Pool(1) as pool:
+async def test_large_results_come_back(lend):
+    async with lend() as pool:
         assert await pool.run(bytes, 1_000_000) == bytes(1_000_000)
         assert await pool.run(bytearray, 100_000) == bytearray(100_000)
         (text,), _ = await pool.run(jobs.echo, "ä" * 300_000)
@@ -187,9 +187,9 @@ async def test_a_job_whose_time_passes_in_the_queue_never_runs(tmp_path, gate):
         assert not log.exists()
 
 
-async def test_higher_priority_runs_first(tmp_path, gate):
+async def test_higher_priority_runs_first(lend, tmp_path, gate):
     log, reached, until = tmp_path / "log", gate(), gate()
-    async with Pool(1) as pool:
+    async with lend() as pool:
         running = pool.submit(jobs.meet, str(reached), str(until))
         views = [pool.options(priority=p) for p in (0, 5, 0, 9)]
         going = [
@@ -207,8 +207,8 @@ async def test_retries_after_a_lost_worker(tmp_path):
         assert pool.stats().retried == 1
 
 
-async def test_retry_on_an_exception():
-    async with Pool(1) as pool:
+async def test_retry_on_an_exception(lend):
+    async with lend() as pool:
         view = pool.options(retries=2, retry_on=ValueError)
         job = view.submit(jobs.raise_value_error)
         with pytest.raises(ValueError, match="bad"):
@@ -338,8 +338,8 @@ async def test_the_job_knows_itself():
         assert deadline is not None
 
 
-async def test_timings_add_up():
-    async with Pool(1) as pool:
+async def test_timings_add_up(lend):
+    async with lend() as pool:
         job = pool.submit(sum, range(1000))
         assert job.timings == (0, 0, 0, 0)
         await job

@@ -31,9 +31,9 @@ async def test_updates_come_until_the_end(engine):
     assert seen[-1] == 50
 
 
-async def test_an_update_comes_while_the_job_runs(gate):
+async def test_an_update_comes_while_the_job_runs(lend, gate):
     opened = gate()
-    async with Pool(1) as pool:
+    async with lend() as pool:
         job = pool.submit(jobs.report_then_wait, str(opened))
         async with asyncio.timeout(30):
             update = await anext(job.updates())
@@ -43,9 +43,9 @@ async def test_an_update_comes_while_the_job_runs(gate):
         await job
 
 
-async def test_several_may_look_and_the_end_wakes_them_all(gate):
+async def test_several_may_look_and_the_end_wakes_them_all(lend, gate):
     opened = gate()
-    async with Pool(1) as pool:
+    async with lend() as pool:
         job = pool.submit(jobs.report_then_wait, str(opened))
 
         async def watch():
@@ -58,8 +58,8 @@ async def test_several_may_look_and_the_end_wakes_them_all(gate):
     assert [watcher.result() for watcher in watchers] == [[0.5]] * 3
 
 
-async def test_a_job_that_fails_or_says_nothing_ends_its_updates():
-    async with Pool(1) as pool:
+async def test_a_job_that_fails_or_says_nothing_ends_its_updates(lend):
+    async with lend() as pool:
         silent = pool.submit(jobs.nothing)
         assert [update async for update in silent.updates()] == []
         failing = pool.submit(jobs.report_and_raise)
@@ -90,8 +90,8 @@ async def test_a_thread_of_an_inline_job_reports_too():
         await job
 
 
-async def test_a_report_must_be_of_numbers():
-    async with Pool(1) as pool:
+async def test_a_report_must_be_of_numbers(lend):
+    async with lend() as pool:
         with pytest.raises(ValueError, match="could not convert"):
             await pool.run(jobs.report_nonsense)
         assert await pool.run(jobs.report_numpy) is None

@@ -163,9 +163,9 @@ async def test_large_parts_go_through_shared_memory_and_come_back():
         assert await pool.run(sum, [1, 2]) == 3
 
 
-async def test_a_short_part_does_not_wait_for_the_next_one(gate):
+async def test_a_short_part_does_not_wait_for_the_next_one(lend, gate):
     opened = gate()
-    async with Pool(1) as pool:
+    async with lend() as pool:
         for number in (1, 2, 100):
             stream = pool.stream(gens.burst_then_wait, number, str(opened))
             async with asyncio.timeout(30):
@@ -225,8 +225,8 @@ async def test_the_tasks_of_an_asynchronous_generator_go_on_while_it_waits():
     assert turns[-1] > 0
 
 
-async def test_two_streams_take_turns_on_one_worker():
-    async with Pool(1) as pool:
+async def test_two_streams_take_turns_on_one_worker(lend):
+    async with lend() as pool:
         first = pool.stream(gens.count, 3)
         second = pool.stream(gens.count, 3)
         assert await anext(first) == 0
@@ -415,8 +415,8 @@ async def test_a_part_that_cannot_travel_ends_the_stream(engine, gate):
         await cleaned.reached()
 
 
-async def test_a_part_that_cannot_be_read_ends_the_stream():
-    async with Pool(1) as pool:
+async def test_a_part_that_cannot_be_read_ends_the_stream(lend):
+    async with lend() as pool:
         parts = []
         with pytest.raises(RemoteError, match="cannot be rebuilt"):
             await take(pool.stream(gens.explode_here), parts)
@@ -623,8 +623,8 @@ async def test_an_offloaded_generator_method_is_bound():
         reader.words.stream()
 
 
-async def test_an_offloaded_generator_runs_here_inside_of_a_job():
-    async with Pool(1) as pool:
+async def test_an_offloaded_generator_runs_here_inside_of_a_job(lend):
+    async with lend() as pool:
         assert await pool.run(gens.words_in_a_job, "a b") == ["a", "b", "a", "b"]
         assert await every(pool.stream(gens.words, "c d")) == ["c", "d"]
 

@@ -1,9 +1,11 @@
-"""How tests of large payloads wait: for turns of the loop, for answers of workers."""
+"""How tests wait where nobody tells: by asking again, or by letting others go on."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import inspect
+import time
+from typing import TYPE_CHECKING, TypeVar
 
 import jobs
 
@@ -11,6 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from offloop import Pool
+
+Answer = TypeVar("Answer")
+
+#: seconds after which it is no use to ask again
+PATIENCE = 60.0
+
+
+def poll(question: Callable[[], Answer], pause: float = 0.01) -> Answer:
+    """Ask again and again, with pauses, until the answer is true; returns that answer.
+
+    It is for what no event tells of: what another program makes of its files, say.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            asked = inspect.getsource(question).strip()
+            raise TimeoutError(f"{answer!r} for {PATIENCE:g} s: {asked}")
+        time.sleep(pause)
+    return answer
 
 
 def used(pool: Pool) -> int:
@@ -20,8 +41,9 @@ def used(pool: Pool) -> int:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until something is so that happens in one of its turns."""
-    while not condition():  # noqa: ASYNC110 - a turn is all that it takes
-        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - a turn is all that it takes
+            await asyncio.sleep(0)
 
 
 async def given_back(pool: Pool, most: int = 0) -> None:

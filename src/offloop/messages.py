@@ -44,7 +44,7 @@ behind it, if any, are large buffers in the order in which the envelope names th
     BEGIN    role, settings, files (+ files)  READY
     EMPLOY                                    LEAVING   why
     RETIRE   seconds, whether all go          RENEWED   trouble
-    PROBE    (+ a connection)
+    PROBE    (+ a connection)                 CLOSED    (nobody comes in any more)
     UNREADY  why, or ""
     RENEW
 
@@ -161,6 +161,7 @@ RENEW = 66
 
 LEAVING = 71
 RENEWED = 72
+CLOSED = 73
 
 # old primary → new one, and back, over the lifeline
 SOCKET = 81

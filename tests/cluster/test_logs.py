@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+import waiting
 from offloop.cluster import logs
 from offloop.cluster.logs import Lines, LogFile, Output, Printer
 from offloop.errors import StartError
@@ -88,8 +89,7 @@ def test_a_file_that_was_moved_away_is_opened_anew(tmp_path):
     output = LogFile(str(path))
     printer = Printer(output)
     printer.print("primary", None, 1, "one")
-    while not path.read_text():
-        pass  # the thread writes it
+    waiting.poll(path.read_text)  # the thread writes it
     path.rename(tmp_path / "moved")
     printer.reopen()
     printer.print("primary", None, 1, "two")

@@ -16,6 +16,7 @@ import subprocess
 import pytest
 
 import serving
+import waiting
 from offloop.cluster import control
 from offloop.cluster.proxies import Front, haproxy
 
@@ -96,8 +97,11 @@ class Balancer:
         (folder / "config").write_text(haproxy(front))
         command = [IP, "netns", "exec", namespace("lb"), HAPROXY]
         self._process = subprocess.Popen([*command, "-f", folder / "config"])
-        while not os.path.exists(self._path):
-            assert self._process.poll() is None
+        waiting.poll(self._is_there)
+
+    def _is_there(self):
+        assert self._process.poll() is None, "HAProxy has ended"
+        return os.path.exists(self._path)
 
     def ask(self):
         """Return which process has answered; it must be without an error."""
@@ -112,8 +116,7 @@ class Balancer:
 
     def until_asked(self, servers):
         """Ask until all of these have answered lately, and nobody else has."""
-        while {self.ask() for _ in range(12)} != servers:
-            pass
+        waiting.poll(lambda: {self.ask() for _ in range(12)} == servers)
 
     def close(self):
         self._process.terminate()

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import serving
+import waiting
 from offloop.cluster import operate
 from offloop.cluster.locks import PidFile
 from offloop.errors import StartError
@@ -92,6 +93,10 @@ def run(command, *arguments, code=0):
     return done.output
 
 
+# Seconds between two requests: those who serve need the cores too.
+_PACE = 0.005
+
+
 class Visitors:
     """Clients that ask all the time, over old connections and new ones.
 
@@ -126,6 +131,7 @@ class Visitors:
                 line.close()
             if not keep:
                 line.close()
+            self._ended.wait(_PACE)
         line.close()
 
     def __enter__(self):
@@ -157,10 +163,10 @@ def test_new_code_is_taken_if_it_is_good_and_no_request_is_lost(running, write):
         assert run(operate.reload, "--probe", "/", "--json")
         assert {one.get("/").split()[0] for _ in range(6)} == {"4"}
         write(5)
+        before = one.heard
         one.send_signal(signal.SIGHUP)
-        one.until_said("reloaded within")
-        while not one.get("/").startswith("5 "):
-            pass  # an earlier reload has said the same
+        one.until_said("reloaded within", since=before)
+        assert {one.get("/").split()[0] for _ in range(6)} == {"5"}
         for servers in ("4", "1", "2"):
             assert run(operate.scale, servers) == f"{servers} servers\n"
     assert visitors.failures == []
@@ -169,6 +175,10 @@ def test_new_code_is_taken_if_it_is_good_and_no_request_is_lost(running, write):
 
 def _status():
     return json.loads(run(operate.status, "--json"))
+
+
+def _reasons(seen):
+    return [end["reason"] for end in seen["ends"]]
 
 
 def test_it_is_scaled_drained_asked_and_stopped(running, tmp_path):
@@ -275,18 +285,19 @@ def test_a_pid_file_that_is_stale_is_taken_over(tmp_path):
 def test_servers_that_have_been_used_enough_are_replaced_and_nothing_fails(running):
     options = ("--workers", "2", "--compute", "0", "--max-requests", "40")
     with running(*options) as one, Visitors(one) as visitors:
-        recycled = 0
-        while recycled < 4:
+
+        def recycled():
             seen = _status()
             assert sum(server["state"] == "ready" for server in seen["servers"]) >= 2
-            recycled = sum(end["reason"] == "recycled-jobs" for end in seen["ends"])
+            return _reasons(seen).count("recycled-jobs")
+
+        waiting.poll(lambda: recycled() >= 4)
     assert visitors.failures == []
 
 
 def test_a_server_that_is_too_large_is_replaced(running):
     with running("--workers", "1", "--compute", "0", "--max-rss", "1MiB"):
-        while not any(end["reason"] == "recycled-memory" for end in _status()["ends"]):
-            pass
+        waiting.poll(lambda: "recycled-memory" in _reasons(_status()))
 
 
 def test_a_change_of_a_file_is_taken_and_a_mistake_is_told(running, write, tmp_path):
@@ -294,8 +305,7 @@ def test_a_change_of_a_file_is_taken_and_a_mistake_is_told(running, write, tmp_p
         (tmp_path / "notes.txt").write_text("no source")
         write(2)
         one.until_said("reloaded within")
-        while not one.get("/").startswith("2 "):
-            pass  # the old one takes what has come to it already
+        assert one.get("/").startswith("2 ")
         write(3, more="import no_such_module")
         one.until_said("the new version was not taken")
         assert one.get("/").startswith("2 ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import serving
+import waiting
 from offloop.cluster.operate import drain, resume, scale, status
 from offloop.cluster.proxies import Front, haproxy
 from offloop.cluster.proxy_command import proxy_config
@@ -39,11 +41,14 @@ class Proxy:
     def __init__(self, command, path):
         self._process = subprocess.Popen(command)
         self._path = path
-        while True:
-            with contextlib.suppress(OSError):
-                self._connect().close()
-                return
-            assert self._process.poll() is None, "the proxy has ended"
+        waiting.poll(self._listens)
+
+    def _listens(self):
+        assert self._process.poll() is None, "the proxy has ended"
+        with contextlib.suppress(OSError):
+            self._connect().close()
+            return True
+        return False
 
     def _connect(self):
         line = socket.socket(socket.AF_UNIX)
@@ -197,8 +202,10 @@ def test_haproxy_goes_elsewhere_when_one_place_is_drained_or_gone(through, own_r
         (first,), (second,) = pids(), pids("other")
 
         def until_only(wanted):
-            while {int(proxy.get("/pid")[1]) for _ in range(6)} != set(wanted):
-                pass
+            def asked():
+                return {int(proxy.get("/pid")[1]) for _ in range(6)}
+
+            waiting.poll(lambda: asked() == set(wanted))
 
         until_only([first, second])
         run(drain)
@@ -223,10 +230,16 @@ def three_free_ports():
             return port
 
 
+def refuses(port):
+    """Tell whether nobody listens at a port."""
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
 @pytest.mark.slow
 @needs_nginx
 def test_each_server_has_a_port_and_a_blocked_one_is_left_alone(
-    through, own_runtime, gate
+    through, own_runtime, pipe
 ):
     port = three_free_ports()
     each = ("--port-each", f"127.0.0.1:{port}")
@@ -236,20 +249,15 @@ def test_each_server_has_a_port_and_a_blocked_one_is_left_alone(
         for number in range(3):
             assert f"server 127.0.0.1:{port + number} max_fails=1" in text
         proxy = through("nginx", text)
-        reached, until = gate(), gate()
-        path = f"/block?gates={reached},{until}"
+        reached, until = pipe(), pipe()
+        path = f"/block?gates={reached.path},{until.path}"
         line = proxy._connect()
         line.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
-        while not reached.was_reached():
-            pass
+        reached.reached()
         others = {int(proxy.get("/pid")[1]) for _ in range(20)}
         assert len(others) == 2
         until.open()
         line.close()
         run(scale, "2")
-        while True:  # when the third has gone
-            try:
-                socket.create_connection(("127.0.0.1", port + 2)).close()
-            except ConnectionRefusedError:
-                break
+        waiting.poll(lambda: refuses(port + 2))  # when the third has gone
         assert proxy.get("/pid")[0] == 200

@@ -162,11 +162,10 @@ async def test_large_payloads_lie_where_they_were_written():
         assert owner._memory.arena.used == 0  # nothing was copied there
         (client,) = owner.clients.values()
         del ref, array
-        used = pool._engine._memory.arena
-        while True:  # nobody tells of it
-            if not (client.puts or client._looks or used.used):
-                break
-            await asyncio.sleep(0.01)
+        # An answer brings along what a worker looks at no more.
+        async with asyncio.timeout(waiting.PATIENCE):
+            while client.puts or client._looks or waiting.used(pool):
+                await pool.run(jobs.add, 1)
 
 
 @pytest.mark.slow

@@ -181,9 +181,9 @@ async def test_at_any_depth(size, engine):
     assert type(there["text"][1]) is bytearray
 
 
-async def test_an_object_that_is_named_twice_is_one_object_there():
+async def test_an_object_that_is_named_twice_is_one_object_there(lend):
     samples = np.ones(MEDIUM)
-    async with Pool(1) as pool:
+    async with lend() as pool:
         (pair,), _ = await pool.run(jobs.echo, [samples, samples])
         assert await pool.run(payloads.are_one, samples, samples, third=samples)
         for kind in ("bytes", "bytearray", "memoryview", "ascii", "latin"):
@@ -193,16 +193,16 @@ async def test_an_object_that_is_named_twice_is_one_object_there():
     assert pair[0] is pair[1]
 
 
-async def test_many_small_objects_go_as_well():
-    async with Pool(1) as pool:
+async def test_many_small_objects_go_as_well(lend):
+    async with lend() as pool:
         sent = [(n, str(n)) for n in range(30_000)]
         (there,), _ = await pool.run(jobs.echo, sent)
         assert there == sent
         assert [each async for each in pool.map(len, [sent, sent[:7]])] == [30_000, 7]
 
 
-async def test_of_many_small_objects_the_one_that_cannot_go_is_named():
-    async with Pool(1) as pool:
+async def test_of_many_small_objects_the_one_that_cannot_go_is_named(lend):
+    async with lend() as pool:
         sent = [*range(30_000), (n for n in ())]
         with pytest.raises(NotOffloadable, match=r"argument 2 .*generator"):
             await pool.run(jobs.echo, 1, sent)
@@ -261,9 +261,9 @@ async def test_empty_and_zeros_give_arrays_of_any_shape_and_type(engine):
             pool.empty(5, object)
 
 
-async def test_an_array_in_shared_memory_is_seen_and_not_copied(gate):
+async def test_an_array_in_shared_memory_is_seen_and_not_copied(lend, gate):
     reached, until = gate(), gate()
-    async with Pool(1) as pool:
+    async with lend() as pool:
         shared = pool.zeros(MEDIUM)
         job = pool.submit(payloads.hold, shared, str(reached), str(until))
         await reached.reached()
@@ -272,8 +272,8 @@ async def test_an_array_in_shared_memory_is_seen_and_not_copied(gate):
         assert await job == (0.0, float(MEDIUM))
 
 
-async def test_parts_of_an_array_in_shared_memory():
-    async with Pool(1) as pool:
+async def test_parts_of_an_array_in_shared_memory(lend):
+    async with lend() as pool:
         shared = pool.zeros(MEDIUM)
         shared[:] = 1
         rows = shared.reshape(100, -1)
@@ -284,8 +284,8 @@ async def test_parts_of_an_array_in_shared_memory():
             await pool.run(payloads.write_to, shared[5:])
 
 
-async def test_many_jobs_may_see_one_array_in_shared_memory():
-    async with Pool(2) as pool:
+async def test_many_jobs_may_see_one_array_in_shared_memory(lend):
+    async with lend(2) as pool:
         shared = pool.empty(MEDIUM)
         shared[:] = 2
         runs = [pool.run(payloads.total, shared, [shared][0]) for _ in range(20)]
@@ -304,8 +304,8 @@ async def test_a_job_returns_its_own_shared_memory(engine):
         assert await pool.run(payloads.small_empty) == ((3,), "<f8", True)
 
 
-async def test_a_job_that_returns_shared_memory_makes_no_copy():
-    async with Pool(1) as pool:
+async def test_a_job_that_returns_shared_memory_makes_no_copy(lend):
+    async with lend() as pool:
         first = await pool.run(payloads.fill_and_keep, MEDIUM, 7)
         assert await pool.run(payloads.total_of_kept) == [7 * MEDIUM]
         first[:] = 1  # the same memory: that is what is saved
@@ -345,8 +345,8 @@ async def test_anything_can_be_put(engine):
                 assert type(there) is type(thing)
 
 
-async def test_what_was_put_may_change_here_afterwards():
-    async with Pool(1) as pool:
+async def test_what_was_put_may_change_here_afterwards(lend):
+    async with lend() as pool:
         sent = np.ones(LARGE)
         ref = await pool.put(sent)
         sent[:] = 2

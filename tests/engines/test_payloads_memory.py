@@ -122,8 +122,8 @@ async def test_a_job_that_is_tried_again_gets_what_was_submitted(tmp_path):
         assert array.sum() == size
 
 
-async def test_a_job_changes_its_own_copy_only():
-    async with Pool(2) as pool:
+async def test_a_job_changes_its_own_copy_only(lend):
+    async with lend(2) as pool:
         array = np.ones(MEDIUM)
         runs = [
             pool.run(payloads.add_in_place, array, 1.0, "/dev/null", 0)

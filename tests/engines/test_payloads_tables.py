@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import jobs
-from offloop import Pool
 from offloop.wire import codec
 
 ROWS = 50_000
@@ -21,9 +20,9 @@ def table(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
-async def test_a_table_arrives_as_it_was(kind):
+async def test_a_table_arrives_as_it_was(lend, kind):
     sent = table(kind)
-    async with Pool(1) as pool:
+    async with lend() as pool:
         (there,), words = await pool.run(jobs.echo, sent, deep=[{"x": sent}])
     for one in (there, words["deep"][0]["x"]):
         assert type(one) is type(sent)

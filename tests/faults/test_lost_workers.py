@@ -104,6 +104,12 @@ async def test_a_job_that_kills_every_worker_is_poison():
         assert await pool.run(jobs.add, 1, 1) == 2
 
 
+async def until_completed(pool, count):
+    async with asyncio.timeout(60):
+        while pool.stats().completed < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 @pytest.mark.slow
 async def test_calls_survive_that_all_workers_are_killed_again_and_again():
     """The short form of `benchmarks/kills.py`."""
@@ -124,8 +130,7 @@ async def test_calls_survive_that_all_workers_are_killed_again_and_again():
         going = [asyncio.ensure_future(call(n)) for n in range(64)]
         for _ in range(5):
             before = pool.stats().completed
-            while pool.stats().completed < before + 500:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+            await until_completed(pool, before + 500)
             for pid in list(pids):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

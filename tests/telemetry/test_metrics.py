@@ -80,7 +80,7 @@ class Figures:
 async def test_each_figure_moves_as_what_it_is_about(gate):
     reached, leave = gate(), gate()
     pool = Pool(2, name="all", max_pending=4, grace=0.05, slow_job=1e-6)
-    async with asking(metrics_app()) as client, pool:
+    async with asking(metrics_app(pool)) as client, pool:
         await pool.ready()
         figures = Figures(client, "all")
         of = figures.of

@@ -1,7 +1,7 @@
 """What a child of the primary does first, and its line to it.
 
     primary ──BEGIN (+ files), EMPLOY, RETIRE, PROBE──▶ child
-            ◀──READY, LEAVING, RENEWED────────────────
+            ◀──READY, LEAVING, CLOSED, RENEWED────────
 
 A child is told what it is over the line. It does not outlive the primary: the kernel
 kills it when the primary's main thread ends, whatever it does then; and the end of the

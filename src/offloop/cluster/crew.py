@@ -290,6 +290,9 @@ class Crew:
                 self._conductor.changed()
         elif kind == messages.LEAVING:
             (child.ending,) = details
+        elif kind == messages.CLOSED:
+            child.closed = True
+            self._conductor.changed()
         else:
             self._conductor.heard(child, kind, details)
 

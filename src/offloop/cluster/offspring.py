@@ -76,6 +76,8 @@ class Offspring:
         self.made_at = time.monotonic()
         #: when it has said that it is ready; inf before
         self.ready_at = inf
+        #: it has said that it takes no more connections
+        self.closed = False
         #: why it was asked to end, in words; "" while nobody did
         self.ending = ""
         #: the same as a word; None while nobody did

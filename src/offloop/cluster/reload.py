@@ -14,6 +14,7 @@ do. Only then is an old server asked to go, after the one that replaces it is re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from offloop.cluster.primary import Primary
 
 _STAY = "the old version goes on"
+
+# Seconds that an old server gets to close its gate: one that is blocked takes nobody.
+_CLOSING = 1.0
 
 # Characters of an answer that are shown when it is no good.
 _SHOWN = 500
@@ -126,7 +130,7 @@ def _oldest(primary: Primary, began: float) -> Offspring | None:
 
 
 async def _replace(primary: Primary, old: Offspring) -> None:
-    """Replace one server, and wait until the new one serves."""
+    """Replace one server, and wait until the new one serves all who come."""
     servers = primary.servers
     await primary.until(lambda: old.ready or old.exit is not None)
     failed = servers.start_failures
@@ -144,6 +148,9 @@ async def _replace(primary: Primary, old: Offspring) -> None:
             f"a server of the new version could not start, though one could before; "
             f"server {old.slot} goes on with the old version until one can:\n{why}"
         )
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSING):
+            await primary.until(lambda: old.closed or old.exit is not None)
 
 
 def _refused(why: str, child: Offspring | None = None) -> StartError:

@@ -1,6 +1,6 @@
 """A server's process: uvicorn with a gate of its own, until the primary sends it away.
 
-    READY ──▶ EMPLOY: the gate opens ──▶ RETIRE: the gate closes, requests end ──▶ exit
+    READY ──▶ EMPLOY: the gate opens ──▶ RETIRE: CLOSED, requests end ──▶ exit
 
 When a server makes room for another one, connections are closed in order: answers say
 that the connection ends with them, and one that is idle stays until its client has
@@ -173,6 +173,7 @@ class Server(uvicorn.Server):
         deadline = loop.time() + seconds
         self._counted.leaving = True
         self._gate.close(take_waiting=all_go)
+        self._line.say(messages.CLOSED)
         if all_go:
             await asyncio.sleep(_SETTLE)
         else:

@@ -64,7 +64,6 @@ class RunTime:
         "_whole",
         "chunks",
         "estimate",
-        "likely",
         "samples",
         "streams",
     )
@@ -78,8 +77,6 @@ class RunTime:
         self.streams: OwnRun | None = None
         #: seconds that a run is likely to take; inf while too few have been seen
         self.estimate = inf
-        #: the same without that caution
-        self.likely = 0.0
         #: runs seen
         self.samples = 0
         #: of the brief runs
@@ -108,9 +105,13 @@ class RunTime:
             self._average += (newer - self._average) * min(weight, 1.0)
             if self._peak < 2 * self._average:
                 self._peak = 0.0  # forgotten: brief runs count as they are
-        self.likely = max(self._average, self._peak)
         if self.samples >= _KNOWN_AFTER:
             self.estimate = self.likely
+
+    @property
+    def likely(self) -> float:
+        """The estimate without its caution: of the runs that were seen."""
+        return max(self._average, self._peak)
 
     def _remember_long(self, run_times: Sequence[float]) -> list[float]:
         """Let long runs lift the peak, and brief ones lower it; returns these."""
