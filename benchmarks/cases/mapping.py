@@ -16,6 +16,7 @@ CASES = (
         module=__name__,
         metrics=(Metric("rate", "items a second", "/s"),),
         seconds=2.0,
+        slowest=True,
     ),
 )
 

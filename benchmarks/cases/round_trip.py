@@ -15,6 +15,7 @@ CASES = (
         metrics=(Metric("p50", "median"), Metric("p99", "p99")),
         floors=("pyzmq_pair", "unix_socket"),
         weight=1.5,
+        slowest=True,
     ),
 )
 

@@ -15,6 +15,7 @@ CASES = (
         metrics=(Metric("first", "first result"), Metric("whole", "with its import")),
         floors=("fork",),
         seconds=None,
+        slowest=True,
     ),
 )
 

@@ -22,6 +22,7 @@ CASES = (
         floors=("pyzmq_pair", "futures"),
         seconds=0.5,
         weight=2.0,
+        slowest=True,
     ),
 )
 

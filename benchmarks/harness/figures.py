@@ -47,6 +47,7 @@ class Case(NamedTuple):
         weight: share of the whole time, among the other weights.
         quick: whether it is in the quick form too.
         heavy: whether those peers take part that need seconds to start.
+        slowest: whether those do that take ten seconds and more to start and to end.
         timeout: seconds after which a contender is given up.
     """
 
@@ -61,6 +62,7 @@ class Case(NamedTuple):
     weight: float = 1.0
     quick: bool = True
     heavy: bool = True
+    slowest: bool = False
     timeout: float = 60.0
 
 

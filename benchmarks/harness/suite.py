@@ -86,7 +86,7 @@ def invite(
         found[name] = []
         if quick and name in peers.ALL and name not in QUICK_PEERS:
             found[name].append({"cannot": "left out of the quick form"})
-        elif not case.heavy and name in peers.HEAVY:
+        elif takes_too_long(name, case):
             found[name].append({"cannot": "left out of this case, to save time"})
         orders[name] = Order(case.module, name, arguments, peers.PROGRAMS.get(name))
     for name in case.floors:
@@ -95,6 +95,13 @@ def invite(
         )
         orders[name], found[name] = order, []
     return orders, found
+
+
+def takes_too_long(name: str, case: Case) -> bool:
+    """Tell whether this case leaves a contender out that starts and ends slowly."""
+    if name in peers.SLOWEST:
+        return not case.slowest
+    return name in peers.HEAVY and not case.heavy
 
 
 def plain(report: dict) -> dict:

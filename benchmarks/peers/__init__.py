@@ -23,6 +23,7 @@ __all__ = [
     "ONCE",
     "PEERS",
     "PROGRAMS",
+    "SLOWEST",
     "CannotDo",
     "Peer",
     "load",
@@ -59,6 +60,9 @@ ALL = (*(name for name in PEERS if name not in _NAMED), *PROGRAMS)
 
 #: start in seconds, and so left out of some cases
 HEAVY = ("ipyparallel", "dask", "ray")
+
+#: those of them that take ten seconds and more to start and to end
+SLOWEST = ("ipyparallel",)
 
 #: far behind, or slow to start: one round of them leaves time for those that are close
 ONCE = (*HEAVY, "joblib", "mpire", "aiomultiprocess", "executorlib")
