@@ -213,9 +213,9 @@ class Storm:
         return None
 
 
-async def weather(storm, kills, reloads):
+async def weather(storm, kills, reloads, most):
     """Let all of it happen, evenly mixed."""
-    await storm.do("scale", servers=4)
+    await storm.do("scale", servers=most)
     for number in range(reloads):
         for _ in range(kills // reloads):
             await storm.kill("server")
@@ -274,13 +274,13 @@ def balancing(port):
             process.wait()
 
 
-async def measure(port, name, rate, kills, reloads, seed):
+async def measure(port, name, rate, kills, reloads, seed, most=4):
     """Return the clients and the storm, when it is over."""
     clients, storm = Clients(port, rate, seed), Storm(name, seed)
     ended = asyncio.Event()
     asking = asyncio.ensure_future(clients.run(ended))
     try:
-        await weather(storm, kills, reloads)
+        await weather(storm, kills, reloads, most)
         await asyncio.sleep(0.5)
     finally:
         ended.set()
