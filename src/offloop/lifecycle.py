@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
-    from offloop.engines.base import Engine, PoolStats
+    from offloop.engines.base import Engine
+    from offloop.engines.figures import PoolStats
     from offloop.options import PoolOptions
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-    from offloop.engines.base import PoolStats, WorkerInfo
+    from offloop.engines.figures import PoolStats, WorkerInfo
     from offloop.pool import Pool
 
     Scope: TypeAlias = Mapping[str, Any]

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
 
 from offloop.ahead import Results
-from offloop.engines.base import Job, PoolStats, Progress, Stream, Timings
+from offloop.engines.base import Job, Progress, Stream, Timings
+from offloop.engines.figures import PoolStats
 from offloop.errors import UsageError
 from offloop.gathering import Gathering
 from offloop.lifecycle import Lifecycle
@@ -30,7 +31,7 @@ from offloop.view import PoolView
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from offloop.engines.base import WorkerDump, WorkerInfo
+    from offloop.engines.figures import WorkerDump, WorkerInfo
 
 __all__ = [
     "Job",

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from offloop.engines.base import WorkerDump, WorkerInfo
+from offloop.engines.figures import WorkerDump, WorkerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from offloop import arrays, context
 from offloop.core.commands import CloseJob, InterruptJob, KillWorker, RecallJobs
-from offloop.engines.base import Ref, WorkerDump
+from offloop.engines.base import Ref
 from offloop.engines.scheduled import ScheduledEngine, snapshot
 from offloop.errors import PoolClosed
 from offloop.wire import carried, chunks, codec, failures, flow, puts
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from offloop.core.commands import Command
     from offloop.engines.call import Call
+    from offloop.engines.figures import WorkerDump
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners
     from offloop.wire.codec import Payload

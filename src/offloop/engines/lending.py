@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from offloop.core.scheduler import Scheduler
-    from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
+    from offloop.engines.figures import PoolStats
     from offloop.engines.memory import Memory
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners

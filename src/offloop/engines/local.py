@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats, WorkerDump, WorkerInfo
     from offloop.engines.call import Call
+    from offloop.engines.figures import PoolStats, WorkerDump, WorkerInfo
     from offloop.handles import WorkerExit, WorkerHandle
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners

@@ -27,8 +27,9 @@ from offloop.core.policies import OwnRun, RunTime
 from offloop.core.scheduler import Scheduler
 from offloop.engines import endings
 from offloop.engines.accounts import Accounts
-from offloop.engines.base import Engine, Job, PoolStats, Progress
+from offloop.engines.base import Engine, Job, Progress
 from offloop.engines.call import ENDED, Call, CallTerms
+from offloop.engines.figures import PoolStats
 from offloop.engines.streams import Parts, Streams, check_streams
 from offloop.engines.turns import Turns
 from offloop.errors import NotOffloadable, PoolClosed, PoolFull

@@ -27,7 +27,7 @@ from offloop.core.job import Ending
 from offloop.core.quarantine import Refusal
 from offloop.core.relay import PEER, Relay
 from offloop.engines import endings, terms
-from offloop.engines.base import WorkerDump
+from offloop.engines.figures import WorkerDump
 from offloop.engines.lending import LendingEngine
 from offloop.engines.memory import Exchange, Memory
 from offloop.engines.uplink import Uplink
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats
     from offloop.engines.call import Call
+    from offloop.engines.figures import PoolStats
     from offloop.options import PoolOptions
     from offloop.telemetry.events import Listeners
     from offloop.wire.functions import Function

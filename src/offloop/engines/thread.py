@@ -37,7 +37,8 @@ from offloop.core.commands import (
 )
 from offloop.core.job import Ending, JobState
 from offloop.engines import endings, terms, thread_runner
-from offloop.engines.base import Ref, WorkerDump, WorkerInfo
+from offloop.engines.base import Ref
+from offloop.engines.figures import WorkerDump, WorkerInfo
 from offloop.engines.scheduled import ScheduledEngine
 from offloop.engines.thread_flow import ThreadFlow, size_of
 from offloop.engines.thread_runner import ThreadRunner
@@ -55,8 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from offloop.core.commands import Command
-    from offloop.engines.base import PoolStats
     from offloop.engines.call import Call, CallTerms
+    from offloop.engines.figures import PoolStats
     from offloop.options import JobOptions, PoolOptions
     from offloop.telemetry.events import Listeners
     from offloop.wire.functions import Function

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from offloop.engines.base import WorkerInfo
+    from offloop.engines.figures import WorkerInfo
     from offloop.loop_watch import Blocked
     from offloop.metrics import PoolCollector, metrics_app
     from offloop.telemetry.durations import Durations
@@ -28,7 +28,7 @@ _HOMES = {
     "Durations": "offloop.telemetry.durations",
     "FunctionStats": "offloop.telemetry.tallies",
     "PoolCollector": "offloop.metrics",
-    "WorkerInfo": "offloop.engines.base",
+    "WorkerInfo": "offloop.engines.figures",
     "metrics_app": "offloop.metrics",
 }
 
