@@ -53,6 +53,16 @@ def test_higher_priority_goes_first():
     assert take_all(queue) == [2, 4, 1, 3]
 
 
+def test_what_is_upcoming_ends_before_one_that_has_ended():
+    queue = JobQueue()
+    waiting = [make(number) for number in range(1, 6)]
+    for job in waiting:
+        queue.push(job)
+    cancel(queue, waiting[2])
+    queue.first(NOW)
+    assert queue.upcoming(4) == waiting[:2]
+
+
 def test_looking_at_the_first_leaves_it_there():
     queue = JobQueue()
     queue.push(make(1))
