@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test repetitions chaos stress lint types docs-check branches \
+.PHONY: help demo test repetitions chaos stress lint types docs docs-check branches \
     coverage instructions bench bench-quick dist dist-check clean
 
 BIN := .venv/bin
@@ -47,6 +47,9 @@ stress: .venv/.test  ## Send payloads of all sizes for ten minutes, with workers
 
 chaos: .venv/.test  ## Two minutes in which everything goes wrong at random
 	$(BIN)/python tests/faults/chaos.py $(ARGS)
+
+docs: .venv/.docs  ## Build the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 docs-check: .venv/.test  ## Run the code of the documentation and the examples
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_examples.py $(ARGS)
@@ -134,6 +137,11 @@ endif
 .venv/.dist: .venv/.python pyproject.toml
 	$(PIP) --upgrade 'pip>=25.1'  # older ones do not know --group
 	$(PIP) --group dist
+	@touch $@
+
+.venv/.docs: .venv/.python pyproject.toml
+	$(PIP) --upgrade 'pip>=25.1'  # older ones do not know --group
+	$(PIP) --group docs --editable .
 	@touch $@
 
 .venv/.lint: .venv/.test

@@ -1,9 +1,10 @@
-"""Runs the ```python blocks of a page, in order, as one program.
+"""Runs the ```python blocks of pages, in order, as one program.
 
-    python tests/run_page.py docs/tutorial.md
+    python tests/run_page.py docs/guide.md docs/tuning.md
 
 A block may use `await` at its top level, as in ``python -m asyncio``; all such blocks
-share one event loop. Lines keep their numbers, so that tracebacks point into the page.
+share one event loop, and pages that share a program share names and a default pool.
+Lines keep their numbers, so that tracebacks point into the page.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ def blocks(page: str) -> Iterator[str]:
         raise SyntaxError(f"the block that begins in line {start} does not end")
 
 
-def run(path: Path) -> None:
-    """Run a page in the namespace of `__main__`, as a script would."""
+def run(paths: list[Path]) -> None:
+    """Run pages in the namespace of `__main__`, as a script would."""
     namespace = vars(sys.modules["__main__"])
     with asyncio.Runner() as runner:
-        for block in blocks(path.read_text()):
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            code = compile(block, path, "exec", flags=flags, dont_inherit=True)
-            waiting = eval(code, namespace)
-            if waiting is not None:
-                runner.run(waiting)
+        for path in paths:
+            for block in blocks(path.read_text()):
+                flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+                code = compile(block, path, "exec", flags=flags, dont_inherit=True)
+                waiting = eval(code, namespace)
+                if waiting is not None:
+                    runner.run(waiting)
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    run([Path(path) for path in sys.argv[1:]])

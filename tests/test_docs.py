@@ -12,6 +12,12 @@ import pytest
 import run_page
 
 ROOT = Path(__file__).parent.parent
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
 PAGES = sorted(
     page
     for glob in ("*.md", "docs/**/*.md", "benchmarks/*.md")
@@ -22,18 +28,27 @@ ALL_TESTS = {
     for path in (ROOT / "tests").rglob("test_*.py")
     for found in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.M)
 }
-WITH_CODE = [page for page in PAGES if list(run_page.blocks(page.read_text()))]
-
-
-def name(page):
-    return str(page.relative_to(ROOT))
+# Followed step by step by test_tutorial, and run by pytest in test_pytest_plugin.
+ELSEWHERE = ("docs/tutorial.md", "docs/testing.md")
+WITH_CODE = [
+    page
+    for page in PAGES
+    if name(page) not in ELSEWHERE and list(run_page.blocks(page.read_text()))
+]
+# Pages that need nothing of their own share a program: it costs as much as one.
+TOGETHER = [
+    page
+    for page in WITH_CODE
+    if page.parent.name in ("how-to", "migrate") or page.stem in ("tuning", "index")
+]
+PROGRAMS = [TOGETHER, *([page] for page in WITH_CODE if page not in TOGETHER)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_CODE, ids=name)
-def test_the_code_of_the_page_runs(page, monkeypatch):
+@pytest.mark.parametrize("pages", PROGRAMS, ids=lambda pages: name(pages[-1]))
+def test_the_code_of_the_page_runs(pages, monkeypatch):
     monkeypatch.delenv("OFFLOOP_ENGINE", raising=False)
-    command = [sys.executable, "-W", "error", run_page.__file__, str(page)]
+    command = [sys.executable, "-W", "error", run_page.__file__, *map(str, pages)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.stderr == ""
     assert done.returncode == 0

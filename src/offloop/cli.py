@@ -21,6 +21,7 @@ __all__ = ["main"]
 # Name of each command, and the module that holds it under that name, with "_" for "-".
 _COMMANDS = {
     "demo": "offloop.demo.command",
+    "doctor": "offloop.doctor.command",
     "serve": "offloop.cluster.command",
     "systemd-unit": "offloop.cluster.units",
     "proxy-config": "offloop.cluster.proxy_command",

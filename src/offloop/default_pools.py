@@ -17,7 +17,7 @@ from offloop.options import chosen_engine
 from offloop.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from offloop.options import Seconds
     from offloop.view import PoolView
@@ -30,6 +30,9 @@ _options: dict[str, Any] = {}
 _pools: weakref.WeakKeyDictionary[
     asyncio.AbstractEventLoop, dict[str, weakref.ref[Pool]]
 ] = weakref.WeakKeyDictionary()
+
+#: the next loop that needs a pool begins this one, if it is new; None: there is none
+_stand_in: Pool | None = None
 
 
 def configure(options: Mapping[str, Any]) -> None:
@@ -77,8 +80,12 @@ def default_pool(engine: str | None = None) -> Pool:
     known = None if pools is None else pools.get(engine or "")
     pool = None if known is None else known()
     if pool is None or not pool.is_open:
-        pool = Pool(**_options_of(engine))
-        pool._ends_with_loop = True
+        stand_in = _stand_in
+        if engine is None and stand_in is not None and stand_in.is_new:
+            pool = stand_in
+        else:
+            pool = Pool(**_options_of(engine))
+            pool._ends_with_loop = True
         pool._begin()
         _keep(pool, engine)
     return pool
@@ -123,3 +130,41 @@ async def opened(
             yield pool
         finally:
             await pool.stop(deadline)
+
+
+def adopt(pool: Pool) -> None:
+    """Make an open pool the default one of its loop, which is running."""
+    _keep(pool, None)
+
+
+@contextlib.contextmanager
+def changed(options: Mapping[str, Any]) -> Generator[None]:
+    """Add to the options of default pools, and take all changes back afterwards.
+
+    Raises:
+        TypeError, ValueError: for a wrong option.
+    """
+    check(options)
+    before = dict(_options)
+    _options.update(options)
+    try:
+        yield
+    finally:
+        _options.clear()
+        _options.update(before)
+
+
+@contextlib.contextmanager
+def standing_in(pool: Pool) -> Generator[None]:
+    """Let the next loop that needs a default pool begin this one."""
+    global _stand_in
+    before, _stand_in = _stand_in, pool
+    try:
+        yield
+    finally:
+        _stand_in = before
+
+
+def options() -> dict[str, Any]:
+    """Return the options that default pools to come will have."""
+    return dict(_options)

@@ -103,6 +103,11 @@ class Lifecycle:
         """True from the start of the pool until its end begins."""
         return self._state is _State.OPEN
 
+    @property
+    def is_new(self) -> bool:
+        """True until the pool is started, or closed without that."""
+        return self._state is _State.NEW
+
     async def drain(self) -> None:
         """Take no more jobs and wait until all have ended."""
         engine = self._engine_now()
@@ -185,7 +190,7 @@ class Lifecycle:
             try:
                 self._warn_unclosed(warn)
             finally:
-                _abandon_those_of_closed_loops()
+                abandon_those_of_closed_loops()
 
     def _warn_unclosed(self, warn: Callable[..., None] = warnings.warn) -> None:
         warn(
@@ -212,7 +217,7 @@ class Lifecycle:
         self._keeper = at_loop_end(act)
         # The engine lives as long as the loop has anything of it.
         engine.keeper = self._keeper, self if self._ends_with_loop else None
-        _abandon_those_of_closed_loops()
+        abandon_those_of_closed_loops()
         _engines.add(engine)
         self._engine = engine
         self._state = _State.OPEN
@@ -354,7 +359,7 @@ async def _drain(whose: weakref.ref[Lifecycle]) -> None:
         await pool.drain()
 
 
-def _abandon_those_of_closed_loops() -> None:
+def abandon_those_of_closed_loops() -> None:
     """End engines whose loop was closed without a word: it cannot be waited for."""
     for engine in list(_engines):
         if engine.loop.is_closed():

@@ -1,0 +1,1 @@
+"""The command ``offloop doctor``: is this machine fit, and what does a call cost."""
