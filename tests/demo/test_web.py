@@ -693,7 +693,7 @@ async def test_libvips_can_do_the_work(serving, picture):
 
 async def test_an_image_that_takes_too_long_is_given_up(serving, monkeypatch):
     monkeypatch.setattr(jobs, "encode", stall)
-    async with serving(timeout=0.05) as client:
+    async with serving(timeout=0.3) as client:
         problem_of(await client.post("/encode", content=b"x"), 504)
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import jobs
-from offloop import Pool
+from offloop import Pool, handles
 from offloop.errors import PoisonJob, StartError, WorkerLost
 
 
@@ -236,7 +236,8 @@ async def test_a_stopped_worker_is_killed_when_its_job_is_out_of_time(gate):
 
 
 @pytest.mark.slow
-async def test_a_stopped_forkserver_does_not_keep_the_pool_from_closing():
+async def test_a_stopped_forkserver_does_not_keep_the_pool_from_closing(monkeypatch):
+    monkeypatch.setattr(handles, "PATIENCE", 0.2)
     pool = await Pool(1, grace=0.01).start()
     worker = psutil.Process(await pool.run(jobs.pid))
     forkserver = worker.parent()
