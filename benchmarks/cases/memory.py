@@ -18,6 +18,7 @@ CASES = (
         module=__name__,
         metrics=(Metric("worker", "a worker", "B"),),
         seconds=None,
+        heavy=False,
     ),
 )
 

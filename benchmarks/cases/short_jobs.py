@@ -19,6 +19,7 @@ CASES = (
             Metric("p99", "loop late, p99"),
             Metric("worst", "at worst"),
         ),
+        heavy=False,
     ),
 )
 

@@ -47,7 +47,7 @@ class Case(NamedTuple):
         weight: share of the whole time, among the other weights.
         quick: whether it is in the quick form too.
         heavy: whether those peers take part that need seconds to start.
-        slowest: whether those do that take ten seconds and more to start and to end.
+        slowest: whether those do that are far behind, and take seconds as well.
         timeout: seconds after which a contender is given up.
     """
 

@@ -98,7 +98,7 @@ def invite(
 
 
 def takes_too_long(name: str, case: Case) -> bool:
-    """Tell whether this case leaves a contender out that starts and ends slowly."""
+    """Tell whether this case leaves a contender out, to save time."""
     if name in peers.SLOWEST:
         return not case.slowest
     return name in peers.HEAVY and not case.heavy

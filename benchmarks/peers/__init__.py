@@ -61,8 +61,8 @@ ALL = (*(name for name in PEERS if name not in _NAMED), *PROGRAMS)
 #: start in seconds, and so left out of some cases
 HEAVY = ("ipyparallel", "dask", "ray")
 
-#: those of them that take ten seconds and more to start and to end
-SLOWEST = ("ipyparallel",)
+#: those that take seconds for each case, and are far behind in what a call costs
+SLOWEST = ("ipyparallel", "aiomultiprocess", "executorlib")
 
 #: far behind, or slow to start: one round of them leaves time for those that are close
 ONCE = (*HEAVY, "joblib", "mpire", "aiomultiprocess", "executorlib")
