@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -56,12 +56,10 @@ def test_another_missing_module_is_not_hidden(monkeypatch):
         cli.main()
 
 
-def test_it_is_a_module_and_a_program(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["offloop", "--version"])
-    with pytest.raises(SystemExit):
-        runpy.run_module("offloop", run_name="__main__")
-    assert "offloop" in capsys.readouterr().out
-    runpy.run_module("offloop", run_name="elsewhere")  # does nothing
+def test_it_is_a_module_and_a_program():
+    command = [sys.executable, "-m", "offloop", "--version"]
+    assert b"offloop" in subprocess.check_output(command)
+    importlib.import_module("offloop.__main__")  # does nothing
     programs = entry_points(group="console_scripts", name="offloop")
     assert {program.load() for program in programs} == {cli.main}
 

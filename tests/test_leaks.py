@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -110,8 +111,11 @@ def test_a_file_in_the_runtime_directory_is_found(runtime):
 def test_a_shared_block_is_found(runtime):
     before = leaks.take(runtime)
     path = Path(f"/dev/shm/offloop-test-{os.getpid()}")
-    path.touch()
-    found = leaks.find(before, runtime)
+    with path.open("wb+") as file:
+        file.truncate(mmap.PAGESIZE)
+        # Mapped, so that other processes of pytest see whose it is.
+        with mmap.mmap(file.fileno(), 0):
+            found = leaks.find(before, runtime)
     path.unlink()
     assert found == [f"file {path}"]
 

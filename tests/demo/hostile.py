@@ -203,8 +203,12 @@ def weigh(server: psutil.Process) -> tuple[int, int]:
 
 
 def let_close(server: psutil.Process, most: int) -> None:
-    """Give connections that were cut, which it notices soon, time to be closed."""
-    until = time.monotonic() + 10
+    """Give connections that were cut time to be closed.
+
+    One that was cut while the server did not read from it is ended by the limit of
+    ten seconds for those that are idle, which is looked at once a second.
+    """
+    until = time.monotonic() + 30
     while server.num_fds() > most and time.monotonic() < until:
         time.sleep(0.02)
 
