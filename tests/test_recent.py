@@ -42,8 +42,8 @@ async def test_the_lag_of_each_second_is_its_largest(monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: second)
     monkeypatch.setattr(recent, "time", clock)
     seen.look(0)
-    for lates in ((0.5, 2.0, 1.0), (0.25,)):
-        for late in lates:
+    for tardy in ((0.5, 2.0, 1.0), (0.25,)):
+        for late in tardy:
             seen._due = seen._loop.time() - late
             seen._timer.cancel()
             seen._beat()
