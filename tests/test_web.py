@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import httpx
 import pytest
@@ -268,6 +269,19 @@ async def test_a_pool_lives_as_long_as_the_application(framework):
             assert seen[-1].is_open
         assert not seen[-1].is_open
     assert seen[0] is not seen[1]
+
+
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+async def test_lifespan_itself_is_one_with_the_usual_options(framework):
+    app = framework(lifespan=offloop.lifespan)
+
+    async def pid(request: Request):
+        return PlainTextResponse(f"{await request.state.pool.run(jobs.pid)}")
+
+    getattr(app, "add_api_route", app.router.add_route)("/", pid)
+    async with _serving(app) as port, httpx.AsyncClient() as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/", timeout=30)
+    assert int(answer.text) != os.getpid()
 
 
 async def test_jobs_that_outlive_the_application_are_cancelled(gate):

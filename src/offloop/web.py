@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from offloop import default_pools
 from offloop.options import Seconds, seconds
@@ -39,9 +39,19 @@ if TYPE_CHECKING:
 __all__ = ["CancelOnDisconnect", "lifespan"]
 
 
+@overload
+def lifespan(app: object, /) -> AbstractAsyncContextManager[Mapping[str, Any]]: ...
+
+
+@overload
 def lifespan(
     *, deadline: Seconds = 30.0, **pool_options: Any
-) -> Callable[[object], AbstractAsyncContextManager[Mapping[str, Any]]]:
+) -> Callable[[object], AbstractAsyncContextManager[Mapping[str, Any]]]: ...
+
+
+def lifespan(
+    app: object = None, /, *, deadline: Seconds = 30.0, **pool_options: Any
+) -> object:
     """Make the `lifespan` of a Starlette or FastAPI application: a pool for its life.
 
     The application takes no request before the first worker is there, and does not
@@ -49,12 +59,14 @@ def lifespan(
     ``request.state.pool``. When the application ends, jobs may end too, for a while.
 
     Args:
+        app: the application, which gives itself to ``FastAPI(lifespan=lifespan)``; to
+            be left out where options are given.
         deadline: seconds that jobs have to end in when the application ends; what takes
             longer is cancelled.
         **pool_options: as for `Pool`, beside what `configure` has set.
 
     Returns:
-        What the application takes as `lifespan`.
+        What the application takes as `lifespan`; for `app`, what it makes of that.
 
     Raises:
         TypeError, ValueError: for a wrong option.
@@ -70,7 +82,7 @@ def lifespan(
         async with default_pools.opened(pool_options, limit) as pool:
             yield {"pool": pool}
 
-    return live
+    return live if app is None else live(app)
 
 
 class CancelOnDisconnect:
