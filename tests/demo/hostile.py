@@ -10,6 +10,7 @@ of the requests, hardly more memory, and no upload; and it must have lost no wor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import random
@@ -19,6 +20,7 @@ import time
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from PIL import Image
@@ -29,6 +31,10 @@ from demo_server import start_server, stop_server
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 CLIENTS = 8
+WORKERS = 2
+
+#: descriptors by which a server and one of its workers are joined
+PER_WORKER = 8
 
 #: memory of all processes may grow by this much between the two looks
 GROWTH = 1.3
@@ -190,53 +196,68 @@ async def send_all(port: int, number: int, seed: int) -> tuple[Counter, list[str
     return seen, wrong
 
 
-def weigh(server: psutil.Process) -> tuple[int, int]:
-    """Return the memory of the server and its workers, and the server's descriptors."""
-    family = [server, *server.children(recursive=True)]
-    memory = 0
-    for one in family:
-        try:
-            memory += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return memory, server.num_fds()
+class Weight(NamedTuple):
+    """What a server holds, with its workers.
+
+    Attributes:
+        processes: it and all below it; some stand by once workers have been lost.
+        memory: of all of them, in bytes.
+        descriptors: of the server, but for those that speak to a process below it.
+    """
+
+    processes: int
+    memory: int
+    descriptors: int
 
 
-def let_close(server: psutil.Process, most: int) -> None:
-    """Give connections that were cut time to be closed.
+def weigh(server: psutil.Process) -> Weight:
+    """Return what a server holds now."""
+    sizes = []
+    for one in [server, *server.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sizes.append(one.memory_info().rss)
+    own = server.num_fds() - PER_WORKER * len(sizes)
+    return Weight(len(sizes), sum(sizes), own)
+
+
+def let_close(server: psutil.Process, most: int) -> Weight:
+    """Give connections that were cut time to be closed, and return what is left.
 
     One that was cut while the server did not read from it is ended by the limit of
     ten seconds for those that are idle, which is looked at once a second.
     """
     until = time.monotonic() + 30
-    while server.num_fds() > most and time.monotonic() < until:
+    while (now := weigh(server)).descriptors > most and time.monotonic() < until:
         time.sleep(0.02)
+    return now
 
 
 def run(number: int, seed: int = 1) -> tuple[Counter, list[str], dict]:
     """Send so many requests to a server of its own; returns what was seen and wrong."""
-    server, url = start_server("--workers", "2", "--queue", "20", "--no-controls")
+    server, url = start_server(
+        "--workers", str(WORKERS), "--queue", "20", "--no-controls"
+    )
     port = int(url.rpartition(":")[2])
     process = psutil.Process(server.pid)
     try:
         seen, wrong = asyncio.run(send_all(port, max(number // 10, CLIENTS), seed))
-        memory, descriptors = weigh(process)
+        asyncio.run(settled(port))
+        before = weigh(process)
         more, also = asyncio.run(send_all(port, number - number // 10, seed + 1))
         wrong += also
         after = asyncio.run(settled(port))
-        let_close(process, descriptors + 2)
-        memory_then, descriptors_then = weigh(process)
+        then = let_close(process, before.descriptors + 2)
         figures = {
-            "memory_before": memory,
-            "memory_after": memory_then,
-            "descriptors_before": descriptors,
-            "descriptors_after": descriptors_then,
+            "memory_before": before.memory,
+            "memory_after": then.memory,
+            "descriptors_before": before.descriptors,
+            "descriptors_after": then.descriptors,
             **after,
         }
-        if memory_then > GROWTH * memory:
-            wrong.append(f"memory grew from {memory:,} to {memory_then:,}")
-        if descriptors_then > descriptors + 2:
-            wrong.append(f"descriptors grew from {descriptors} to {descriptors_then}")
+        if then.memory / then.processes > GROWTH * before.memory / before.processes:
+            wrong.append(f"memory grew from {before} to {then}")
+        if then.descriptors > before.descriptors + 2:
+            wrong.append(f"descriptors grew from {before} to {then}")
         if after["workers_lost"] or after["upload_bytes"]:
             wrong.append(str(after))
     finally:
@@ -247,13 +268,14 @@ def run(number: int, seed: int = 1) -> tuple[Counter, list[str], dict]:
 
 
 async def settled(port: int) -> dict:
-    """Return the figures once nothing is under way."""
+    """Return the figures once nothing is under way, and all workers are there."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("GET", "/stats", None, "Connection: close"))
         figures = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
         writer.close()
-        if not figures["pending"] and not figures["upload_bytes"]:
+        rests = not figures["pending"] and not figures["upload_bytes"]
+        if rests and figures["workers"] == WORKERS:
             names = ("workers_lost", "upload_bytes", "completed", "cancelled", "exits")
             return {name: figures[name] for name in names}
 

@@ -230,8 +230,9 @@ class Storm:
                 ending = await kind(pool, job)
         except WorkerLost:  # anybody's worker may be killed at any time
             ending = "worker lost"
-        except Quarantined:  # of a function that does nothing but kill
-            ending = "expected" if kind == self.crashes else "quarantined"
+        except Quarantined:  # of a function none of whose jobs comes to its end
+            never_live = (self.crashes, self.stuck)
+            ending = "refused as expected" if kind in never_live else "quarantined"
         except PoisonJob:
             ending = "poison"
         except TimeoutError as error:
@@ -239,7 +240,7 @@ class Storm:
         except Exception as error:
             ending = repr(error)
         self.endings[f"{kind.__name__}: {ending or 'right'}"] += 1
-        if ending not in (None, "worker lost", "expected"):
+        if ending not in (None, "worker lost", "expected", "refused as expected"):
             self.wrong.append(f"job {job} ({kind.__name__}): {ending}")
 
     async def short(self, pool, job):
